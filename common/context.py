@@ -1,0 +1,49 @@
+"""What is known of the call that is being served, wherever its code has got to."""
+
+from __future__ import annotations
+
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+REQUEST_ID = "x-request-id"
+KEY_UID = "x-key-uid"
+KEY_STORE_UID = "x-key-store-uid"
+KEY_SCOPES = "x-key-scopes"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The API key on whose behalf the gateway calls."""
+
+    uid: str
+    store_uid: str
+    """Empty for a key that belongs to no store."""
+    scopes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The call that is being served."""
+
+    request_id: str
+    identity: str
+    """The caller's: the last part of the SPIFFE id in its certificate; empty if it has none."""
+    key: Key | None = None
+    deadline: float | None = None
+    """By the monotonic clock, in seconds."""
+
+    def remaining_seconds(self) -> float | None:
+        """The time until the deadline, if there is one."""
+        return None if self.deadline is None else self.deadline - time.monotonic()
+
+
+current_call: ContextVar[Call | None] = ContextVar("current_call", default=None)
+
+
+def get_call() -> Call:
+    """The call that is being served; raises `LookupError` outside of one."""
+    call = current_call.get()
+    if call is None:
+        raise LookupError("no call is being served")
+    return call

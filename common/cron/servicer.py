@@ -1,0 +1,166 @@
+"""Serves `shoptrail.maintenance.v1.Maintenance` for one service's own jobs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from redis.asyncio import Redis
+
+from common.context import Call, get_call
+from common.cron import ledger
+from common.cron.job import Job
+from common.cron.runner import JobFailed, JobRunner, Patience
+from common.cron.trim_runs import CATCH_UP
+from common.db import Database, database_now
+from common.errors import InternalError, InvalidRequest, NotFound
+from common.interceptors.wrap import Context
+from common.page_token import PageTokens, read_page_size
+from shoptrail.maintenance.v1 import job_pb2, maintenance_pb2, maintenance_pb2_grpc
+
+SERVICE = maintenance_pb2.DESCRIPTOR.services_by_name["Maintenance"].full_name
+
+_CLOCK_TOLERANCE = timedelta(minutes=1)
+# Kept back of the call's time, to close the run and answer.
+_RESERVE_SECONDS = 0.5
+
+
+class CronServicer(maintenance_pb2_grpc.MaintenanceServicer):
+    """Checks a request, then hands it to the runner or the ledger."""
+
+    def __init__(
+        self,
+        service: str,
+        *,
+        database: Database,
+        redis: Redis,
+        jobs: Sequence[Job],
+        page_tokens: PageTokens,
+        patience: Patience | None = None,
+    ) -> None:
+        self._database = database
+        self._jobs = {job.name: job for job in sorted(jobs, key=lambda job: job.name)}
+        self._page_tokens = page_tokens
+        self._runner = JobRunner(
+            service, database=database, redis=redis, patience=patience or Patience()
+        )
+        self._known_since: datetime | None = None
+
+    async def RunCron(
+        self, request: maintenance_pb2.RunCronRequest, context: Context
+    ) -> maintenance_pb2.RunCronResponse:
+        job = self._find_job(request.job)
+        async with self._database.read() as snapshot:
+            now = await database_now(snapshot)
+        scheduled_time = _read_scheduled_time(request, job, now)
+        call = get_call()
+        remaining = call.remaining_seconds() or 0.0
+        try:
+            outcome, run = await self._runner.run(
+                job,
+                scheduled_time,
+                caller=_describe_caller(call),
+                until=time.monotonic() + remaining - _RESERVE_SECONDS,
+            )
+        except JobFailed:
+            raise InternalError from None  # The runner has logged it.
+        return maintenance_pb2.RunCronResponse(
+            outcome=maintenance_pb2.RunCronOutcome.Value(f"RUN_CRON_OUTCOME_{outcome.name}"),
+            run=_as_message(run) if run else None,
+        )
+
+    async def ListJobs(
+        self, request: maintenance_pb2.ListJobsRequest, context: Context
+    ) -> maintenance_pb2.ListJobsResponse:
+        response = maintenance_pb2.ListJobsResponse()
+        async with self._database.read() as snapshot:
+            now = await database_now(snapshot)
+            self._known_since = self._known_since or now
+            for job in self._jobs.values():
+                last = await ledger.last_run(snapshot, job.name)
+                succeeded = await ledger.last_success_time(snapshot, job.name)
+                latest = job.latest_scheduled_time(now)
+                message = response.jobs.add(
+                    name=job.name,
+                    description=job.description,
+                    last_run=_as_message(last) if last else None,
+                    overdue=(succeeded or self._known_since) < latest - job.period,
+                )
+                message.period.FromTimedelta(job.period)
+                message.next_scheduled_time.FromDatetime(latest + job.period)
+        return response
+
+    async def ListRuns(
+        self, request: maintenance_pb2.ListRunsRequest, context: Context
+    ) -> maintenance_pb2.ListRunsResponse:
+        if request.job:
+            self._find_job(request.job)
+        page_size = read_page_size(request.page_size, default=50, largest=500)
+        place = self._page_tokens.open(request)
+        before = (datetime.fromisoformat(place[0]), int(place[1])) if place else None
+        async with self._database.read() as snapshot:
+            runs = await ledger.list_runs(
+                snapshot, job=request.job, before=before, limit=page_size + 1
+            )
+        response = maintenance_pb2.ListRunsResponse(
+            runs=[_as_message(run) for run in runs[:page_size]]
+        )
+        if len(runs) > page_size:
+            last = runs[page_size - 1]
+            response.next_page_token = self._page_tokens.seal(
+                request, [last.scheduled_time.isoformat(), last.id]
+            )
+        return response
+
+    def _find_job(self, name: str) -> Job:
+        job = self._jobs.get(name)
+        if job is None:
+            known = ", ".join(self._jobs)
+            raise NotFound(f"There is no such job here. The jobs are: {known}.", {"job": name[:64]})
+        return job
+
+
+def _read_scheduled_time(
+    request: maintenance_pb2.RunCronRequest, job: Job, now: datetime
+) -> datetime:
+    """The scheduled time that is asked for; raises `InvalidRequest` if the job has none such."""
+    if not request.HasField("scheduled_time"):
+        return job.latest_scheduled_time(now)
+    try:
+        time = request.scheduled_time.ToDatetime(tzinfo=UTC)
+    except ValueError:
+        raise InvalidRequest({"scheduled_time": "is not a time"}) from None
+    if not job.is_scheduled(time):
+        seconds = int(job.period.total_seconds())
+        raise InvalidRequest({"scheduled_time": f"must be a multiple of {seconds} s since 1970"})
+    if time > now + _CLOCK_TOLERANCE:
+        raise InvalidRequest({"scheduled_time": "lies in the future"})
+    if time < now - CATCH_UP:
+        raise InvalidRequest({"scheduled_time": f"lies more than {CATCH_UP.days} days back"})
+    return time
+
+
+def _describe_caller(call: Call) -> str:
+    return f"{call.identity} {call.key.uid}" if call.key else call.identity
+
+
+def _as_message(run: ledger.Run) -> job_pb2.Run:
+    return job_pb2.Run(
+        uid=run.uid,
+        job=run.job,
+        scheduled_time=_as_timestamp(run.scheduled_time),
+        state=job_pb2.RunState.Value(f"RUN_STATE_{run.state.name}"),
+        caller=run.caller,
+        attempt_count=run.attempt_count,
+        row_count=run.row_count,
+        start_time=_as_timestamp(run.start_time),
+        end_time=_as_timestamp(run.end_time) if run.end_time else None,
+    )
+
+
+def _as_timestamp(time: datetime) -> Timestamp:
+    message = Timestamp()
+    message.FromDatetime(time)
+    return message

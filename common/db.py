@@ -1,0 +1,194 @@
+"""What every service's tables and connections have in common, on MySQL and on SQLite."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    DateTime,
+    Dialect,
+    Integer,
+    LargeBinary,
+    TypeDecorator,
+    event,
+    text,
+)
+from sqlalchemy.dialects import mysql
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.types import TypeEngine
+
+from common.uid import format_uid, parse_uid
+
+TABLE_OPTIONS: dict[str, Any] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+}
+"""For every table: a schema's own default may be another character set."""
+
+_MYSQL_SESSION = (
+    # A paused writer must not hold its locks for long: the server hangs up on it.
+    "SET SESSION wait_timeout = 10, innodb_lock_wait_timeout = 2, time_zone = '+00:00'"
+)
+_MYSQL_MAXIMUM_AGE_SECONDS = 8  # Below `wait_timeout`, so that no idle connection meets it.
+_READ_ONLY = "shoptrail_read_only"
+
+
+class Timestamp(TypeDecorator[datetime]):
+    """An instant, always aware and always UTC, to the microsecond."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "mysql":
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(DateTime())
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive time reached the database")
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Uid(TypeDecorator[str]):
+    """A public id: text such as `key_…` outside, its 16 bytes in the database.
+
+    Binding a text that is no id of this kind raises `ValueError`.
+    """
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__(16)
+        self.prefix = prefix
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "mysql":
+            return dialect.type_descriptor(mysql.BINARY(16))
+        return dialect.type_descriptor(LargeBinary(16))
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> bytes | None:
+        return None if value is None else parse_uid(self.prefix, value)
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> str | None:
+        return None if value is None else format_uid(self.prefix, value)
+
+
+def private_key() -> TypeEngine[int]:
+    """The type of the private integer key, which SQLite only counts up as INTEGER."""
+    return BigInteger().with_variant(Integer(), "sqlite")
+
+
+def identity_columns(prefix: str) -> list[Column[Any]]:
+    """The private key that joins and pages, and the public one that leaves the service."""
+    return [
+        Column("id", private_key(), primary_key=True, autoincrement=True),
+        Column("uid", Uid(prefix), nullable=False, unique=True),
+    ]
+
+
+def lifecycle_columns() -> list[Column[Any]]:
+    """When the row was made and changed, when it was deleted, and when it may leave the disk."""
+    return [
+        Column("create_time", Timestamp(), nullable=False),
+        Column("update_time", Timestamp(), nullable=False),
+        Column("delete_time", Timestamp(), nullable=True),
+        Column("purge_time", Timestamp(), nullable=True),
+    ]
+
+
+class Database:
+    """A service's own database: transactions that write, and snapshots to read from."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._snapshots = engine.execution_options(**{_READ_ONLY: True})
+        self._is_sqlite = engine.dialect.name == "sqlite"
+        # SQLite has one writer at a time and lets others poll; waiting here is fair and quick.
+        self._writers: AbstractAsyncContextManager[Any] = (
+            asyncio.Lock() if self._is_sqlite else nullcontext()
+        )
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self._is_sqlite
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction: committed at the end of the block, rolled back by an exception."""
+        async with self._writers, self._engine.begin() as transaction:
+            yield transaction
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A snapshot: all its queries see the same state. Nothing may be written."""
+        async with self._snapshots.connect() as connection:
+            if not self._is_sqlite:
+                await connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            yield connection
+
+    async def dispose(self) -> None:
+        """Close all connections. Comes last: an engine must not outlive its loop."""
+        await self._engine.dispose()
+
+
+def open_database(url: str) -> Database:
+    """The database at `url`, over connections that fail fast and see what others committed.
+
+    Nothing is connected yet. The URL's driver is aiomysql or aiosqlite.
+    """
+    if url.startswith("sqlite"):
+        engine = create_async_engine(url, hide_parameters=True, pool_size=5, max_overflow=0)
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    else:
+        engine = create_async_engine(
+            url,
+            hide_parameters=True,
+            isolation_level="READ COMMITTED",
+            pool_size=10,
+            max_overflow=0,
+            pool_timeout=2,
+            pool_recycle=_MYSQL_MAXIMUM_AGE_SECONDS,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": 2, "init_command": _MYSQL_SESSION},
+        )
+    return Database(engine)
+
+
+async def database_now(transaction: AsyncConnection) -> datetime:
+    """The time by the database's clock, the one clock that all replicas share."""
+    if transaction.dialect.name == "sqlite":
+        found = await transaction.execute(text("SELECT strftime('%Y-%m-%dT%H:%M:%f', 'now')"))
+        return datetime.fromisoformat(found.scalar_one()).replace(tzinfo=UTC)
+    found = await transaction.execute(text("SELECT UTC_TIMESTAMP(6)"))
+    now: datetime = found.scalar_one()
+    return now.replace(tzinfo=UTC)
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # Else the driver begins transactions by itself, too late.
+    cursor = connection.cursor()
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 5000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that reads first and writes later would fail where another wrote meanwhile.
+    read_only = connection.get_execution_options().get(_READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

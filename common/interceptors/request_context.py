@@ -1,0 +1,52 @@
+"""Notes who calls, on whose behalf, under which request id and until when."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from common.context import KEY_SCOPES, KEY_STORE_UID, KEY_UID, REQUEST_ID, Call, Key, current_call
+from common.interceptors.wrap import Context, Handler, UnaryInterceptor
+from common.uid import new_uid
+
+_SPIFFE_PREFIX = "spiffe://shoptrail/"
+_REQUEST_ID_LENGTH = 128
+
+
+class RequestContextInterceptor(UnaryInterceptor):
+    """Makes the call known to `common.context` while it is served."""
+
+    async def around(self, method: str, handle: Handler, request: Any, context: Context) -> Any:
+        metadata = {
+            name: value
+            for name, value in context.invocation_metadata() or ()
+            if isinstance(value, str)
+        }
+        remaining = context.time_remaining()
+        call = Call(
+            request_id=metadata.get(REQUEST_ID, "")[:_REQUEST_ID_LENGTH] or new_uid("req"),
+            identity=_identity_of(context),
+            key=_key_in(metadata),
+            deadline=None if remaining is None else time.monotonic() + remaining,
+        )
+        token = current_call.set(call)
+        try:
+            return await handle(request, context)
+        finally:
+            current_call.reset(token)
+
+
+def _identity_of(context: Context) -> str:
+    for spiffe_id in context.auth_context().get("peer_spiffe_id", ()):
+        text = spiffe_id.decode(errors="replace")
+        if text.startswith(_SPIFFE_PREFIX):
+            return text.removeprefix(_SPIFFE_PREFIX)
+    return ""
+
+
+def _key_in(metadata: dict[str, str]) -> Key | None:
+    uid = metadata.get(KEY_UID)
+    if not uid:
+        return None
+    scopes = frozenset(filter(None, metadata.get(KEY_SCOPES, "").split(",")))
+    return Key(uid=uid, store_uid=metadata.get(KEY_STORE_UID, ""), scopes=scopes)

@@ -1,0 +1,52 @@
+"""Public ids: a typed prefix and a UUIDv7, such as `sto_01h455vb4pex5vsknk084sn02q`.
+
+The text form is TypeID's (https://github.com/jetify-com/typeid/tree/main/spec):
+128 bits in 26 letters of Crockford's base 32, most significant first.
+"""
+
+from base64 import b32decode, b32encode
+
+import uuid_utils
+
+_RFC4648 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+_CROCKFORD = b"0123456789abcdefghjkmnpqrstvwxyz"
+_TO_CROCKFORD = bytes.maketrans(_RFC4648, _CROCKFORD)
+_FROM_CROCKFORD = bytes.maketrans(_CROCKFORD, _RFC4648)
+_LETTERS = frozenset(_CROCKFORD.decode())
+_SUFFIX_LENGTH = 26
+
+
+def new_uid(prefix: str) -> str:
+    """A new id that nobody can guess, later in order than those made before it."""
+    return format_uid(prefix, new_uuid())
+
+
+def new_uuid() -> bytes:
+    """The 16 bytes of a new UUIDv7 (RFC 9562)."""
+    return uuid_utils.uuid7().bytes
+
+
+def format_uid(prefix: str, uuid: bytes) -> str:
+    """The text of an id."""
+    # Base 32 goes by groups of 5 bytes: four zero bytes before the 16 make 20, and
+    # the 26 last letters of theirs are the id's.
+    return f"{prefix}_{b32encode(bytes(4) + uuid)[6:].translate(_TO_CROCKFORD).decode()}"
+
+
+def parse_uid(prefix: str, text: str) -> bytes:
+    """The 16 bytes of an id; raises `ValueError` if the text is no id of this kind."""
+    found, _, suffix = text.rpartition("_")
+    if found != prefix or len(suffix) != _SUFFIX_LENGTH or not _LETTERS.issuperset(suffix):
+        raise ValueError(f"not an id of the kind {prefix}_")
+    if suffix[0] > "7":
+        raise ValueError("more than 128 bits")
+    return b32decode(b"AAAAAA" + suffix.encode().translate(_FROM_CROCKFORD))[4:]
+
+
+def is_uid(prefix: str, text: str) -> bool:
+    """Whether the text is an id of this kind."""
+    try:
+        parse_uid(prefix, text)
+    except ValueError:
+        return False
+    return True
