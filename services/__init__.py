@@ -1,0 +1,1 @@
+"""The four services; they know one another only by their contracts."""

@@ -1,0 +1,1 @@
+"""Ingest: accepts events and keeps them, in the order of their commits."""

@@ -1,0 +1,15 @@
+"""Ingest's configuration."""
+
+from pydantic import Field
+
+from common.config import ServiceConfig
+
+
+class IngestConfig(ServiceConfig, env_prefix="INGEST_"):
+    """The variables that begin with `INGEST_`."""
+
+    shard_count: int = Field(default=1, ge=1, le=1024)
+    """How many writers the log has side by side. A store belongs to one shard. Read by all
+    replicas alike; a change takes effect when all of them have been started anew."""
+    event_bytes: int = Field(default=32 * 1024, ge=1024, le=1024 * 1024)
+    """The size of an event, as JSON, above which it is rejected."""
