@@ -1,0 +1,30 @@
+"""Stores."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import mysql
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    op.create_table(
+        "stores",
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            primary_key=True,
+            autoincrement=True,
+        ),
+        sa.Column("uid", mysql.BINARY(16), nullable=False),
+        sa.Column("display_name", sa.String(255), nullable=False),
+        sa.Column("create_time", mysql.DATETIME(fsp=6), nullable=False),
+        sa.Column("update_time", mysql.DATETIME(fsp=6), nullable=False),
+        sa.Column("delete_time", mysql.DATETIME(fsp=6), nullable=True),
+        sa.Column("purge_time", mysql.DATETIME(fsp=6), nullable=True),
+        sa.UniqueConstraint("uid"),
+        mysql_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+    )
