@@ -1,0 +1,1 @@
+"""Maintenance: what is scheduled, kept and erased across the mesh; so far, its own record."""
