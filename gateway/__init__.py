@@ -1,0 +1,1 @@
+"""HTTP in, gRPC out: no database, and no rules of its own."""
