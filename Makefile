@@ -1,0 +1,105 @@
+PYTHON ?= python3
+PORT ?= 8080
+DB ?= sqlite
+ARGS ?=
+
+VENV := .venv/bin
+# Directories too, whose times tell that a proto was added or removed.
+PROTO_TREE := $(sort $(shell find protos -mindepth 1))
+PROTOS := $(filter %.proto,$(PROTO_TREE))
+PROTOC_PLUGINS := --plugin=$(VENV)/protoc-gen-mypy --plugin=$(VENV)/protoc-gen-mypy_grpc
+PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/python -m piptools compile --quiet \
+    --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+    --no-emit-options --strip-extras --allow-unsafe
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run protos lint breaking test mariadb lock clean
+MAKEFLAGS += --no-builtin-rules
+
+help: ## Say what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: .venv/.local shoptrail/.built $(if $(filter mysql,$(DB)),mariadb) ## Run the whole mesh here; takes PORT=8080 and DB=sqlite or DB=mysql
+	@exec $(VENV)/python -m deploy.local --port $(PORT) --database $(DB)
+
+protos: shoptrail/.built ## Generate shoptrail/ from protos/
+
+lint: .venv/.dev shoptrail/.built breaking ## Check style, types, import rules and contracts
+	$(VENV)/ruff check
+	$(VENV)/ruff format --check
+	$(VENV)/mypy
+	$(VENV)/lint-imports
+	$(VENV)/buf lint
+	$(VENV)/buf format -d --exit-code
+
+# Against a copy, since `main` may be a remote's branch, or the checkout a work tree.
+breaking: .venv/.dev
+	@branch=$$(git rev-parse --verify --quiet --symbolic-full-name main || \
+	    git rev-parse --verify --quiet --symbolic-full-name origin/main) || branch=; \
+	if [ -z "$$branch" ] || ! git cat-file -e "$$branch:buf.yaml" 2>/dev/null; then \
+	    echo "No contracts on a branch main here: can't tell whether these break those."; \
+	else \
+	    set -e; copy=$$(mktemp -d); trap 'rm -rf "$$copy"' EXIT; \
+	    git archive "$$branch" buf.yaml protos | tar -x -C "$$copy"; \
+	    echo "$(VENV)/buf breaking --against $$branch"; \
+	    $(VENV)/buf breaking --against "$$copy"; \
+	fi
+
+test: .venv/.dev shoptrail/.built mariadb ## Run all tests; takes ARGS= for pytest
+	$(VENV)/python -m pytest --basetemp=.pytest_tmp $(ARGS)
+
+# The server's binaries only: nothing is started, and no service is set up.
+mariadb:
+	@PATH="$$PATH:/usr/sbin:/usr/local/sbin"; \
+	missing=; for program in mariadbd mariadb-install-db my_print_defaults; do \
+	    command -v $$program >/dev/null || missing="$$missing $$program"; \
+	done; \
+	if [ -z "$$missing" ]; then \
+	    exit 0; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing MariaDB's server binaries, for lack of:$$missing"; \
+	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes \
+	        --no-install-recommends mariadb-server-core mariadb-client-core; \
+	else \
+	    echo "MariaDB 10.11 is needed, and there is no:$$missing" >&2; \
+	    echo "On Debian: apt-get install mariadb-server-core mariadb-client-core" >&2; \
+	    exit 1; \
+	fi
+
+lock: .venv/.dev ## Pin what pyproject.toml asks for, with hashes
+	$(PIP_COMPILE) -o requirements.txt pyproject.toml
+	$(PIP_COMPILE) --extra=local -o requirements-local.txt pyproject.toml
+	$(PIP_COMPILE) --extra=local --extra=dev -o requirements-dev.txt pyproject.toml
+
+clean: ## Remove all that was made here, the data of `make run` too
+	rm -rf .venv shoptrail .run .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=…")'
+	$(PYTHON) -m venv .venv
+
+# Only wheels: nothing is compiled, and no package's code runs while it is installed.
+PIP_INSTALL := $(VENV)/python -m pip install --quiet --disable-pip-version-check --no-input \
+    --only-binary :all: --require-hashes
+
+.venv/.local: requirements-local.txt | .venv/bin/python
+	@echo "Installing $< into .venv …"
+	@$(PIP_INSTALL) -r $<
+	@touch $@
+
+.venv/.dev: requirements-dev.txt .venv/.local
+	@echo "Installing $< into .venv …"
+	@$(PIP_INSTALL) -r $<
+	@touch $@
+
+shoptrail/.built: $(PROTO_TREE) .venv/.local
+	@rm -rf shoptrail && mkdir shoptrail
+	@echo "Generating shoptrail/ …"
+	@$(VENV)/python -m grpc_tools.protoc -I protos --python_out=. --grpc_python_out=. \
+	    $(PROTOC_PLUGINS) --mypy_out=quiet:. --mypy_grpc_out=quiet:. \
+	    --descriptor_set_out=shoptrail/descriptors.binpb --include_imports --include_source_info \
+	    $(PROTOS)
+	@find shoptrail -type d -exec touch {}/__init__.py \;
+	@touch $@

@@ -1,0 +1,1 @@
+"""Everything that runs the mesh somewhere: on a laptop, in containers, in a cloud."""

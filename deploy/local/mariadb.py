@@ -1,0 +1,166 @@
+"""A private MariaDB server with a schema and two users for each service."""
+
+import asyncio
+import os
+import shutil
+import string
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.local import ports
+from deploy.local.private_files import make_private_directory, write_private
+from deploy.local.processes import Child, Program, StartError, kept_running
+
+_ACCOUNTS = Path(__file__).parents[1] / "mysql" / "accounts.sql"
+# Debian keeps servers where the PATH of a user who isn't root doesn't look.
+_SERVER_DIRECTORIES = ("/usr/sbin", "/usr/local/sbin")
+_START_SECONDS = 30.0
+_STOP_SECONDS = 20.0
+# The kernel takes 107 bytes; the server appends to the name while it starts.
+_LONGEST_SOCKET_PATH = 90
+
+
+@dataclass(frozen=True, slots=True)
+class MariadbServer:
+    """A running server. `child` stops and starts it."""
+
+    port: int
+    passwords: Mapping[str, str]
+    migration_passwords: Mapping[str, str]
+    child: Child
+
+    def url(self, service: str) -> str:
+        """The service's schema, as its run-time user: rows, but not tables, may be changed."""
+        return self._url(service, service, self.passwords[service])
+
+    def migration_url(self, service: str) -> str:
+        """The service's schema, as the user who may change its tables."""
+        return self._url(service, f"{service}_migration", self.migration_passwords[service])
+
+    def _url(self, schema: str, user: str, password: str) -> str:
+        address = f"{user}:{password}@127.0.0.1:{self.port}"
+        return f"mysql+aiomysql://{address}/{schema}?charset=utf8mb4"
+
+
+@asynccontextmanager
+async def running(
+    directory: Path,
+    *,
+    passwords: Mapping[str, str],
+    migration_passwords: Mapping[str, str],
+    log: Path | None = None,
+    on_restart: Callable[[], None] | None = None,
+) -> AsyncIterator[MariadbServer]:
+    """Run a server for the block, with the accounts of each service that has passwords.
+
+    Its files are in the directory, and found again by the next start; it listens on a free
+    port of 127.0.0.1 and is as durable as the defaults make it. Its log is `mariadb.log` in
+    the directory, unless told otherwise. Passwords are of letters and digits only. Raises
+    `StartError`, also if the server isn't installed.
+    """
+    make_private_directory(directory)
+    server = _find("mariadbd")
+    data = directory / "data"
+    if not data.exists():
+        await _install(data)
+    accounts = directory / "accounts.sql"
+    write_private(accounts, _accounts(passwords, migration_passwords).encode())
+    with ports.reserved(1) as (port,), _socket_path(directory) as socket_path:
+        program = Program(
+            name="mariadb",
+            arguments=(
+                server,
+                "--no-defaults",
+                f"--datadir={data}",
+                f"--socket={socket_path}",
+                f"--port={port}",
+                "--bind-address=127.0.0.1",
+                "--skip-name-resolve",
+                "--character-set-server=utf8mb4",
+                f"--init-file={accounts}",
+                *_as_user(),
+            ),
+            log=log or directory / "mariadb.log",
+        )
+        child = Child(program, on_restart=on_restart)
+        async with kept_running(child, patience_seconds=_STOP_SECONDS):
+            await child.wait_until(lambda: _answers(port), within_seconds=_START_SECONDS)
+            yield MariadbServer(port, passwords, migration_passwords, child)
+
+
+def _find(program: str) -> str:
+    path = os.pathsep.join([os.environ.get("PATH", ""), *_SERVER_DIRECTORIES])
+    found = shutil.which(program, path=path)
+    if found is None:
+        raise StartError(
+            f"{program} is not installed. On Debian: "
+            "apt-get install mariadb-server-core mariadb-client-core"
+        )
+    return found
+
+
+async def _install(data: Path) -> None:
+    """Make the server's own tables, all or nothing. Its root can't log in over the network."""
+    draft = Path(tempfile.mkdtemp(prefix=".data.", dir=data.parent))
+    try:
+        process = await asyncio.create_subprocess_exec(
+            _find("mariadb-install-db"),
+            "--no-defaults",
+            f"--datadir={draft}",
+            "--auth-root-authentication-method=socket",
+            "--skip-test-db",
+            "--skip-name-resolve",
+            *_as_user(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+        if process.returncode != 0:
+            raise StartError(f"mariadb-install-db failed:\n{output.decode(errors='replace')}")
+        shutil.move(draft, data)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _as_user() -> tuple[str, ...]:
+    # The server refuses to run as root unless it is told to.
+    return ("--user=root",) if os.geteuid() == 0 else ()
+
+
+def _accounts(passwords: Mapping[str, str], migration_passwords: Mapping[str, str]) -> str:
+    template = string.Template(_ACCOUNTS.read_text())
+    return "\n".join(
+        template.substitute(
+            service=service,
+            client_host="127.0.0.1",
+            password=password,
+            migration_password=migration_passwords[service],
+        )
+        for service, password in passwords.items()
+    )
+
+
+@contextmanager
+def _socket_path(directory: Path) -> Iterator[Path]:
+    path = directory / "mariadb.sock"
+    if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="shoptrail-", dir="/tmp") as short:
+        yield Path(short) / "mariadb.sock"
+
+
+async def _answers(port: int) -> bool:
+    """Whether the server greets, which it does once it has run the accounts' statements."""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            return len(await reader.read(5)) == 5
+        finally:
+            writer.close()
+    except OSError:
+        return False
