@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -155,6 +155,7 @@ def open_database(url: str) -> Database:
         engine = create_async_engine(url, hide_parameters=True, pool_size=5, max_overflow=0)
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        event.listen(engine.sync_engine, "invalidate", _roll_back_sqlite)
     else:
         engine = create_async_engine(
             url,
@@ -186,6 +187,13 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 5000"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _roll_back_sqlite(connection: Any, _record: object, _error: BaseException | None) -> None:
+    # Who is cancelled leaves a cursor behind, and with it a connection that closes only once
+    # that is garbage: until then its transaction would lock all others out.
+    with suppress(ValueError):  # It is closed already.
+        connection.run_async(lambda driver: asyncio.shield(driver.rollback()))
 
 
 def _begin_sqlite(connection: Connection) -> None:
