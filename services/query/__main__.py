@@ -1,0 +1,73 @@
+"""Wires Query up and serves it, while its projector follows the log."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+
+from common.client import open_channel
+from common.config import read_config
+from common.cron.servicer import SERVICE as MAINTENANCE
+from common.cron.servicer import CronServicer
+from common.db import open_database
+from common.log import start_logging
+from common.metrics import start_metrics
+from common.mutex import open_redis
+from common.page_token import PageTokens
+from common.server import build_server, serve
+from common.tls import read_certificates
+from services.query.config import QueryConfig
+from services.query.freshness import Sightings
+from services.query.jobs import query_jobs
+from services.query.projector import LOG_SERVICE, Projector
+from services.query.servicer import SERVICE as QUERY
+from services.query.servicer import QueryServicer
+from shoptrail.ingest.v1 import ingest_pb2_grpc
+from shoptrail.maintenance.v1 import maintenance_pb2_grpc
+from shoptrail.query.v1 import query_pb2_grpc
+
+
+async def main() -> None:
+    """Serve until told to stop."""
+    config = read_config(QueryConfig)
+    start_logging("query", config.log_level)
+    start_metrics(config.metrics_address)
+    async with AsyncExitStack() as stack:
+        database = open_database(config.database_url.get_secret_value())
+        stack.push_async_callback(database.dispose)
+        redis = open_redis(config.redis_url.get_secret_value())
+        stack.push_async_callback(redis.aclose)
+        channel = open_channel(
+            config.ingest_address, LOG_SERVICE, "ingest", read_certificates(config)
+        )
+        stack.push_async_callback(channel.close)
+        sightings = Sightings()
+        page_tokens = PageTokens(config.page_token_key.get_secret_value())
+
+        services = [QUERY, MAINTENANCE]
+        server = build_server(services)
+        query_pb2_grpc.add_QueryServicer_to_server(
+            QueryServicer(
+                database,
+                sightings=sightings,
+                page_tokens=page_tokens,
+                now=lambda: datetime.now(UTC),
+            ),
+            server,
+        )
+        maintenance_pb2_grpc.add_MaintenanceServicer_to_server(
+            CronServicer(
+                "query", database=database, redis=redis, jobs=query_jobs(), page_tokens=page_tokens
+            ),
+            server,
+        )
+        ingest = ingest_pb2_grpc.IngestStub(channel)
+        projector = Projector(database, ingest, sightings=sightings)
+        # A projector that fails for good ends the process, which is then started anew.
+        async with asyncio.TaskGroup() as tasks:
+            projection = tasks.create_task(projector.run())
+            await serve(server, services, config)
+            projection.cancel()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

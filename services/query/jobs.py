@@ -1,0 +1,64 @@
+"""Query's own jobs."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from common.cron.job import Batch, Job
+from common.cron.trim_runs import trim_runs_job
+from services.query import repository
+from services.query.quarters import quarter_of, time_of
+from services.query.repository import Selection
+
+log = logging.getLogger(__name__)
+
+_AGE = timedelta(days=1)
+_HOUR_QUARTERS = 4
+
+
+class CountsDiffer(Exception):
+    """The counts of a store are not those of its events."""
+
+
+def query_jobs() -> list[Job]:
+    """All jobs that Query runs."""
+    return [trim_runs_job(), check_counts_job()]
+
+
+def check_counts_job() -> Job:
+    """Recounts each store's events of the same hour of the day before.
+
+    Repairs nothing: it stops at the first store whose counts are wrong, and fails
+    each time that it is called again.
+    """
+    return Job(
+        name="check-counts",
+        description="Compares the counts of an hour of yesterday with the events listed.",
+        period=timedelta(hours=1),
+        run_batch=_check_next_store,
+    )
+
+
+async def _check_next_store(transaction: AsyncConnection, *, cursor: str, now: datetime) -> Batch:
+    """Check the store after the cursor, which names the hour too: `now` may pass into the next."""
+    quarter, _, checked = cursor.partition(" ")
+    first = int(quarter) if quarter else quarter_of(now - _AGE) // _HOUR_QUARTERS * _HOUR_QUARTERS
+    store_uid = await repository.find_next_store(transaction, checked or None)
+    if store_uid is None:
+        return Batch(row_count=0, done=True)
+    selection = Selection(store_uid, first, first + _HOUR_QUARTERS, names=())
+    differences = await repository.count_differences(transaction, selection)
+    if differences:
+        log.error(
+            "counts differ from events",
+            extra={
+                "store_uid": store_uid,
+                "hour": time_of(first).isoformat(),
+                "name_count": differences,
+            },
+        )
+        raise CountsDiffer(store_uid)
+    return Batch(row_count=0, done=False, cursor=f"{first} {store_uid}")

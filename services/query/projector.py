@@ -1,0 +1,156 @@
+"""Follows Ingest's log and brings the read models up to date, each event once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, timedelta
+
+import grpc
+from prometheus_client import Counter, Gauge
+
+from common.db import Database
+from common.log import describe_failure
+from services.query import repository
+from services.query.freshness import Cursor, Sightings, later
+from services.query.projection import LogDisorder, fold
+from shoptrail.ingest.v1 import ingest_pb2, ingest_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+LOG_SERVICE = ingest_pb2.DESCRIPTOR.services_by_name["Ingest"].full_name
+"""What the projector reads the log from."""
+
+_LAG = Gauge("query_projector_lag_events", "Events of the log not yet projected.", ["shard"])
+_EVENTS = Counter("query_projector_events", "Events projected.", ["shard"])
+_STOPPED = Gauge("query_projector_stopped", "1 if the log of the shard is in disorder.", ["shard"])
+
+_PAGE_EVENTS = 1000
+_ANSWER_SECONDS = 5.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
+
+
+class _Overtaken(Exception):
+    """Another replica has projected these events."""
+
+
+class Projector:
+    """Keeps the read models at the head of the log, a task for each shard.
+
+    What a batch of events changes is committed together with the cursor that
+    says so, and only by who finds the cursor where it was when the batch was
+    read. So it may be stopped anywhere, and run in several replicas at once.
+
+    While nothing happens it hears so every `longest_wait`: so old may `as_of` get.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        ingest: ingest_pb2_grpc.IngestAsyncStub,
+        *,
+        sightings: Sightings,
+        longest_wait: timedelta = timedelta(seconds=2),
+    ) -> None:
+        self._database = database
+        self._ingest = ingest
+        self._sightings = sightings
+        self._longest_wait = longest_wait
+        self._cursor_count = 0
+
+    async def run(self) -> None:
+        """Follow the log until cancelled. A failure is logged, and tried again soon.
+
+        A shard whose log is in disorder is given up, with a critical line in the
+        log: its counts stay right, and grow old.
+        """
+        async with asyncio.TaskGroup() as followers:
+            await self._follow(0, followers)
+
+    async def _follow(self, shard: int, followers: asyncio.TaskGroup) -> None:
+        cursor = None
+        wait = timedelta()
+        pause_seconds = _FIRST_PAUSE_SECONDS
+        while True:
+            _heed_cancellation()
+            try:
+                if cursor is None:
+                    cursor, wait = await self._find_cursor(shard), timedelta()
+                answer = await self._read_log(cursor, wait)
+                await self._meet_shards(answer.shard_count, followers)
+                cursor, wait = await self._project(answer, cursor), self._longest_wait
+                pause_seconds = _FIRST_PAUSE_SECONDS
+            except _Overtaken:
+                cursor = None
+            except LogDisorder as disorder:
+                _STOPPED.labels(shard).set(1)
+                log.critical("projection stopped", extra={"shard": shard, "why": str(disorder)})
+                return
+            except Exception as error:
+                log.warning("projection failed", extra={"shard": shard, **_describe(error)})
+                cursor = None
+                await asyncio.sleep(pause_seconds)
+                pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
+
+    async def _find_cursor(self, shard: int) -> Cursor:
+        async with self._database.read() as snapshot:
+            cursors = await repository.list_cursors(snapshot)
+        known = {cursor.shard: cursor for cursor in cursors}
+        return known.get(shard) or Cursor(shard, position=0, as_of_time=None)
+
+    async def _read_log(self, cursor: Cursor, wait: timedelta) -> ingest_pb2.ReadLogResponse:
+        request = ingest_pb2.ReadLogRequest(
+            shard=cursor.shard, after_position=cursor.position, page_size=_PAGE_EVENTS
+        )
+        request.wait.FromTimedelta(wait)
+        return await self._ingest.ReadLog(request, timeout=wait.total_seconds() + _ANSWER_SECONDS)
+
+    async def _meet_shards(self, shard_count: int, followers: asyncio.TaskGroup) -> None:
+        """Give shards that are new a cursor, without which answers would pass for fresh."""
+        if shard_count <= self._cursor_count:
+            return
+        async with self._database.begin() as transaction:
+            await repository.add_cursors(transaction, shard_count=shard_count)
+        # Shard 0 is followed from the start.
+        for shard in range(max(self._cursor_count, 1), shard_count):
+            followers.create_task(self._follow(shard, followers))
+        self._cursor_count = max(self._cursor_count, shard_count)
+
+    async def _project(self, answer: ingest_pb2.ReadLogResponse, old: Cursor) -> Cursor:
+        """Bring the read models up to date with the answer; returns where the cursor is then."""
+        projection = fold(answer.events, shard=old.shard, after_position=old.position)
+        if not projection.events and answer.head_position != old.position:
+            raise LogDisorder(
+                f"nothing follows {old.position} though the head is at {answer.head_position}"
+            )
+        as_of_time = answer.as_of_time.ToDatetime(tzinfo=UTC)
+        if projection.position < answer.head_position:
+            # What follows was stored after the last event was received.
+            as_of_time = min(as_of_time, projection.events[-1].receive_time)
+        new = Cursor(old.shard, projection.position, later(old.as_of_time, as_of_time))
+        if projection.events:
+            async with self._database.begin() as transaction:
+                if not await repository.move_cursor(transaction, old, new):
+                    raise _Overtaken
+                await repository.add_counts(transaction, projection.counts)
+                await repository.add_events(transaction, projection.events)
+            _EVENTS.labels(old.shard).inc(len(projection.events))
+        else:
+            self._sightings.note(new)
+        _LAG.labels(old.shard).set(answer.head_position - projection.position)
+        return new
+
+
+def _describe(error: Exception) -> dict[str, str]:
+    """What the log says of it: of a failed call its code alone, since there may be many."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        return {"code": error.code().name}
+    return describe_failure(error)
+
+
+def _heed_cancellation() -> None:
+    # Python 3.11's `asyncio.wait_for`, with which the driver connects, drops a
+    # cancellation that comes as it ends. A projector that missed its own would go on for ever.
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
