@@ -60,8 +60,9 @@ def test_a_malformed_pepper_stops_the_process_together_with_what_else_is_missing
 def test_peppers_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TLS_CERTIFICATE", "TLS_KEY", "TLS_AUTHORITY", "LISTEN_ADDRESS"):
         monkeypatch.setenv(f"KEYS_{name}", "anything")
-    for name in ("METRICS_ADDRESS", "DATABASE_URL", "REDIS_URL", "PAGE_TOKEN_KEY"):
+    for name in ("METRICS_ADDRESS", "DATABASE_URL", "REDIS_URL"):
         monkeypatch.setenv(f"KEYS_{name}", "anything")
+    monkeypatch.setenv("KEYS_PAGE_TOKEN_KEY", FIRST)
     monkeypatch.setenv("KEYS_PEPPERS", f"2:{SECOND},1:{FIRST}")
 
     assert [pepper.version for pepper in read_config(KeysConfig).peppers] == [2, 1]
