@@ -10,6 +10,7 @@ import grpc
 
 from common.access import may_repeat, methods_of
 from common.context import REQUEST_ID, current_call
+from common.renewal import RenewedChannel
 from common.server import MAX_MESSAGE_BYTES
 from common.tls import Certificates
 
@@ -18,15 +19,33 @@ _RESERVE_SECONDS = 0.02
 
 
 def open_channel(
-    address: str, service: str, identity: str, certificates: Certificates
+    address: str,
+    service: str,
+    identity: str,
+    certificates: Certificates,
+    *,
+    look_seconds: float = 10.0,
 ) -> grpc.aio.Channel:
     """A channel to a service, which must prove that it is `identity`.
 
     `service` is the full name of the service in its proto. Its calls carry the
     request id of the call that is being served, and end before that one does.
     Those that may be repeated are tried three times while the other end is
-    `UNAVAILABLE`. Must be made inside the running loop.
+    `UNAVAILABLE`. Certificates that are replaced in their files are used at the latest
+    `look_seconds` later. Must be made inside the running loop.
     """
+
+    def connect(certificates: Certificates) -> grpc.aio.Channel:
+        return _open_channel(address, service, identity, certificates)
+
+    if certificates.files is None:
+        return connect(certificates)
+    return RenewedChannel(connect, certificates, look_seconds=look_seconds)
+
+
+def _open_channel(
+    address: str, service: str, identity: str, certificates: Certificates
+) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(
         address,
         certificates.for_channel(),

@@ -10,6 +10,7 @@ REQUEST_ID = "x-request-id"
 KEY_UID = "x-key-uid"
 KEY_STORE_UID = "x-key-store-uid"
 KEY_SCOPES = "x-key-scopes"
+CLIENT_NETWORK = "x-client-network"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class Key:
     store_uid: str
     """Empty for a key that belongs to no store."""
     scopes: frozenset[str]
+    is_publishable: bool = False
+    """Whether it stands in pages for all to see. Known to the gateway only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,8 @@ class Call:
     key: Key | None = None
     deadline: float | None = None
     """By the monotonic clock, in seconds."""
+    client_network: str = ""
+    """Where the request came from, as `common.network` has it; empty if that is unknown."""
 
     def remaining_seconds(self) -> float | None:
         """The time until the deadline, if there is one."""

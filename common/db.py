@@ -111,6 +111,22 @@ def lifecycle_columns() -> list[Column[Any]]:
     ]
 
 
+class Session:
+    """One connection's transactions. Checking it out and in again costs more than they do."""
+
+    def __init__(
+        self, connection: AsyncConnection, writers: AbstractAsyncContextManager[Any]
+    ) -> None:
+        self._connection = connection
+        self._writers = writers
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction: committed at the end of the block, rolled back by an exception."""
+        async with self._writers, self._connection.begin():
+            yield self._connection
+
+
 class Database:
     """A service's own database: transactions that write, and snapshots to read from."""
 
@@ -130,8 +146,14 @@ class Database:
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         """A transaction: committed at the end of the block, rolled back by an exception."""
-        async with self._writers, self._engine.begin() as transaction:
+        async with self.session() as session, session.begin() as transaction:
             yield transaction
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """A connection that is kept for the block, for transactions one after the other."""
+        async with self._engine.connect() as connection:
+            yield Session(connection, self._writers)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:

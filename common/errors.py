@@ -137,6 +137,29 @@ class WrongStore(MeshError):
         super().__init__("The key does not open this store.")
 
 
+class OriginNotAllowed(MeshError):
+    """The key is bound to other origins than the request's."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = ErrorReason.ERROR_REASON_ORIGIN_NOT_ALLOWED
+
+    def __init__(self) -> None:
+        super().__init__("The key may not be used from this origin.")
+
+
+class SecretKeyExposed(MeshError):
+    """A key that must stay secret came from a browser."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = ErrorReason.ERROR_REASON_SECRET_KEY_EXPOSED
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This key must stay secret, and a browser sent it. Rotate it, and use a publishable"
+            " key in pages."
+        )
+
+
 class CallerNotAllowed(MeshError):
     """The RPC's access rule does not list the caller."""
 
@@ -189,6 +212,25 @@ class Overloaded(MeshError):
 
     def __init__(self) -> None:
         super().__init__("Too many requests are waiting. Try again in a moment.")
+
+
+class RateLimited(MeshError):
+    """The key sends more events than it may."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = ErrorReason.ERROR_REASON_RATE_LIMITED
+
+    def __init__(self, *, events_per_second: float, retry_seconds: float) -> None:
+        super().__init__(
+            f"The key may send {events_per_second:g} events a second. Try again later.",
+            {"events_per_second": f"{events_per_second:g}"},
+        )
+        self.retry_seconds = retry_seconds
+
+    def details(self) -> list[any_pb2.Any]:
+        wait = error_details_pb2.RetryInfo()
+        wait.retry_delay.FromNanoseconds(int(self.retry_seconds * 1e9))
+        return [*super().details(), _pack(wait)]
 
 
 class RouteUnknown(MeshError):

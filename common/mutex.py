@@ -62,24 +62,32 @@ async def hold(redis: Redis, name: str, *, life_seconds: float) -> AsyncIterator
     holder = asyncio.current_task()
     assert holder is not None  # noqa: S101 - asyncio runs us
     lost = False
+    ended = asyncio.Event()
 
     async def renew() -> None:
         nonlocal lost
         failures = 0
-        while True:
-            await asyncio.sleep(life_seconds / 3)
+        while not await _is_set_within(ended, life_seconds / 3):
             try:
                 held = await redis.eval(_TAKE, 1, name, token, milliseconds)
                 failures = 0
             except RedisError:
                 failures += 1
                 held = failures < 2
-            if not held:
+            if not held and not ended.is_set():
                 lost = True
                 holder.cancel()
                 return
 
+    # Told to end and not cancelled: the client may swallow a cancellation in mid-command, and
+    # the mutex would be renewed for ever.
     renewal = asyncio.create_task(renew())
+
+    async def release() -> None:
+        await asyncio.wait([renewal])  # Else its last renewal might come after the release.
+        with suppress(RedisError):  # It runs out by itself.
+            await redis.eval(_RELEASE, 1, name, token)
+
     try:
         yield True
     except asyncio.CancelledError:
@@ -87,6 +95,14 @@ async def hold(redis: Redis, name: str, *, life_seconds: float) -> AsyncIterator
             raise MutexLost(name) from None
         raise
     finally:
-        renewal.cancel()
-        with suppress(RedisError):  # It runs out by itself.
-            await asyncio.shield(redis.eval(_RELEASE, 1, name, token))
+        ended.set()
+        await asyncio.shield(release())
+
+
+async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -51,8 +51,17 @@ def build_server(services: Sequence[str]) -> grpc.aio.Server:
     )
 
 
-async def serve(server: grpc.aio.Server, services: Sequence[str], config: ProcessConfig) -> None:
-    """Serve over mutual TLS until told to stop, then leave without dropping a call."""
+async def serve(
+    server: grpc.aio.Server,
+    services: Sequence[str],
+    config: ProcessConfig,
+    *,
+    on_stop: Callable[[], None] | None = None,
+) -> None:
+    """Serve over mutual TLS until told to stop, then leave without dropping a call.
+
+    `on_stop` is called as soon as that is told, so that long calls can come to an end.
+    """
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     reflection.enable_server_reflection(
@@ -64,6 +73,8 @@ async def serve(server: grpc.aio.Server, services: Sequence[str], config: Proces
     log.info("serving", extra={"address": config.listen_address, "services": list(services)})
 
     await told_to_stop()
+    if on_stop is not None:
+        on_stop()
 
     # Say so first and keep serving while the news spreads: a call that arrives
     # after stop() is CANCELLED, which no client retries (grpc/grpc#41785).

@@ -5,6 +5,7 @@ The text form is TypeID's (https://github.com/jetify-com/typeid/tree/main/spec):
 """
 
 from base64 import b32decode, b32encode
+from functools import lru_cache
 
 import uuid_utils
 
@@ -33,6 +34,7 @@ def format_uid(prefix: str, uuid: bytes) -> str:
     return f"{prefix}_{b32encode(bytes(4) + uuid)[6:].translate(_TO_CROCKFORD).decode()}"
 
 
+@lru_cache(maxsize=16_384)  # Tables bind the same few stores again and again.
 def parse_uid(prefix: str, text: str) -> bytes:
     """The 16 bytes of an id; raises `ValueError` if the text is no id of this kind."""
     found, _, suffix = text.rpartition("_")

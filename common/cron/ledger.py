@@ -102,7 +102,8 @@ async def claim_run(
     """Begin the run, or take it over from an attempt that ended early.
 
     `fence` is what `lock_fence` returned. Runs of earlier scheduled times that
-    were never finished are closed: this one does their work too.
+    were never finished are closed: this one does their work too. An attempt at a
+    later one that has been silent for its lease may not write any more either.
     """
     await transaction.execute(
         update(cron_fences).where(cron_fences.c.job == job).values(fence=fence + 1)
@@ -115,6 +116,15 @@ async def claim_run(
             cron_runs.c.state.in_([State.RUNNING, State.FAILED]),
         )
         .values(state=State.SUPERSEDED, end_time=now)
+    )
+    await transaction.execute(
+        update(cron_runs)
+        .where(
+            cron_runs.c.job == job,
+            cron_runs.c.scheduled_time > scheduled_time,
+            cron_runs.c.state == State.RUNNING,
+        )
+        .values(fence=fence + 1)
     )
     attempt = {"state": State.RUNNING, "fence": fence + 1, "lease_time": now + lease}
     known = await find_run(transaction, job, scheduled_time)

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 from redis.asyncio import Redis
+from sqlalchemy.exc import SQLAlchemyError
 
 from common.cron import ledger
 from common.cron.job import Job
 from common.cron.ledger import Run, State
 from common.db import Database, database_now
 from common.log import describe_failure
-from common.mutex import hold
+from common.mutex import MutexLost, hold
 
 log = logging.getLogger(__name__)
 
 _CALLS = Counter("cron_calls", "Calls of RunCron, by what they did.", ["job", "outcome"])
-_LAST_SUCCESS = Gauge(
-    "cron_last_success_timestamp_seconds", "When a run of the job last succeeded.", ["job"]
-)
 _SECONDS = Histogram("cron_attempt_seconds", "How long attempts at a run worked.", ["job"])
 
 
@@ -38,6 +38,10 @@ class Outcome(Enum):
 
 class JobFailed(Exception):
     """The job raised an error, which the log describes."""
+
+
+class Stopping(Exception):
+    """This process is about to end and begins nothing more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,11 @@ class JobRunner:
         self._database = database
         self._redis = redis
         self._patience = patience
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Let the batch that is under way be the last."""
+        self._stopping = True
 
     async def run(
         self, job: Job, scheduled_time: datetime, *, caller: str, until: float
@@ -72,9 +81,11 @@ class JobRunner:
 
         `until` is by the monotonic clock. Returns what was done and the run as it
         is now; no run if another holds the mutex for a run of another time. Raises
-        `JobFailed` if the job did, and `RedisError` if the mutex can't be asked:
-        then nothing was run.
+        `JobFailed` if the job did, `RedisError` if the mutex can't be asked and
+        `Stopping` after `stop`: then nothing was run.
         """
+        if self._stopping:
+            raise Stopping
         async with self._database.read() as snapshot:
             known = await ledger.find_run(snapshot, job.name, scheduled_time)
         if known and known.state in (State.SUCCEEDED, State.SUPERSEDED):
@@ -82,11 +93,20 @@ class JobRunner:
             run: Run | None = known
         else:
             name = f"{self._service}:mutex:{job.name}"
-            async with hold(self._redis, name, life_seconds=self._patience.mutex_seconds) as held:
-                if held:
-                    outcome, run = await self._run_alone(job, scheduled_time, caller, until)
-                else:
-                    outcome, run = Outcome.ALREADY_RUNNING, known
+            life_seconds = self._patience.mutex_seconds
+            try:
+                async with hold(self._redis, name, life_seconds=life_seconds) as held:
+                    if held:
+                        outcome, run = await self._run_alone(job, scheduled_time, caller, until)
+                    else:
+                        outcome, run = Outcome.ALREADY_RUNNING, known
+            except MutexLost:
+                # It only saves work. What was committed counts, and the rest is done by the
+                # next call, which another may have made already.
+                log.warning("mutex was lost", extra={"job": job.name})
+                async with self._database.read() as snapshot:
+                    run = await ledger.find_run(snapshot, job.name, scheduled_time)
+                outcome = Outcome.CONTINUES
         _CALLS.labels(job.name, outcome.name).inc()
         return outcome, run
 
@@ -112,15 +132,13 @@ class JobRunner:
             )
         with _SECONDS.labels(job.name).time():
             outcome = await self._work(job, run, until)
-        if outcome is Outcome.RAN:
-            _LAST_SUCCESS.labels(job.name).set_to_current_time()
         async with self._database.read() as snapshot:
             return outcome, await ledger.find_run(snapshot, job.name, scheduled_time)
 
     async def _work(self, job: Job, run: Run, until: float) -> Outcome:
         progress = run.progress
         try:
-            while time.monotonic() < until:
+            while time.monotonic() < until and not self._stopping:
                 async with self._database.begin() as transaction:
                     now = await database_now(transaction)
                     await ledger.check_fence(transaction, run, now=now, lease=self._patience.lease)
@@ -133,19 +151,36 @@ class JobRunner:
                 progress = batch.cursor
                 if batch.done:
                     return Outcome.RAN
-            async with self._database.begin() as transaction:
-                await ledger.release_run(transaction, run, await database_now(transaction))
+            await self._release(run)
             return Outcome.CONTINUES
         except ledger.Fenced:
             log.warning("run was taken over", extra={"job": job.name, "run_uid": run.uid})
             return Outcome.ALREADY_RUNNING
+        except asyncio.CancelledError:
+            # The caller has gone, or the mutex: nobody need wait for the lease to run out.
+            await asyncio.shield(self._let_go(run))
+            raise
         except Exception as error:
             log.error(
                 "job failed",
                 extra={"job": job.name, "run_uid": run.uid, **describe_failure(error)},
             )
-            async with self._database.begin() as transaction:
-                await ledger.end_run(
-                    transaction, run, State.FAILED, await database_now(transaction)
-                )
+            try:
+                async with self._database.begin() as transaction:
+                    await ledger.end_run(
+                        transaction, run, State.FAILED, await database_now(transaction)
+                    )
+            except ledger.Fenced:
+                return Outcome.ALREADY_RUNNING  # It is another's, and not ours to close.
+            if isinstance(error, SQLAlchemyError):
+                raise  # Whether it may be tried again is told by what the database said.
             raise JobFailed(job.name) from error
+
+    async def _release(self, run: Run) -> None:
+        async with self._database.begin() as transaction:
+            await ledger.release_run(transaction, run, await database_now(transaction))
+
+    async def _let_go(self, run: Run) -> None:
+        """Release the run if that can be done; if not, its lease runs out by itself."""
+        with suppress(ledger.Fenced, SQLAlchemyError, OSError):
+            await self._release(run)

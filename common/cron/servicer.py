@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -12,10 +13,11 @@ from redis.asyncio import Redis
 from common.context import Call, get_call
 from common.cron import ledger
 from common.cron.job import Job
-from common.cron.runner import JobFailed, JobRunner, Patience
+from common.cron.runner import JobFailed, JobRunner, Patience, Stopping
+from common.cron.timetable import Timetable
 from common.cron.trim_runs import CATCH_UP
 from common.db import Database, database_now
-from common.errors import InternalError, InvalidRequest, NotFound
+from common.errors import DependencyUnavailable, InternalError, InvalidRequest, NotFound
 from common.interceptors.wrap import Context
 from common.page_token import PageTokens, read_page_size
 from shoptrail.maintenance.v1 import job_pb2, maintenance_pb2, maintenance_pb2_grpc
@@ -25,6 +27,8 @@ SERVICE = maintenance_pb2.DESCRIPTOR.services_by_name["Maintenance"].full_name
 _CLOCK_TOLERANCE = timedelta(minutes=1)
 # Kept back of the call's time, to close the run and answer.
 _RESERVE_SECONDS = 0.5
+_MEASURED_EVERY_SECONDS = 15.0
+_LATEST_MINUTE = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp()) // 60
 
 
 class CronServicer(maintenance_pb2_grpc.MaintenanceServicer):
@@ -46,7 +50,19 @@ class CronServicer(maintenance_pb2_grpc.MaintenanceServicer):
         self._runner = JobRunner(
             service, database=database, redis=redis, patience=patience or Patience()
         )
-        self._known_since: datetime | None = None
+        self._timetable = Timetable(list(self._jobs.values()), database=database)
+
+    def stop(self) -> None:
+        """Let the batch that is under way be the last, since the process is about to end.
+
+        Whoever calls next goes on from there, on another replica, without waiting
+        for the lease to run out.
+        """
+        self._runner.stop()
+
+    def measured(self) -> AbstractAsyncContextManager[None]:
+        """Keep the metrics of last success and overdue true for the block."""
+        return self._timetable.measured(every_seconds=_MEASURED_EVERY_SECONDS)
 
     async def RunCron(
         self, request: maintenance_pb2.RunCronRequest, context: Context
@@ -66,6 +82,8 @@ class CronServicer(maintenance_pb2_grpc.MaintenanceServicer):
             )
         except JobFailed:
             raise InternalError from None  # The runner has logged it.
+        except Stopping:
+            raise DependencyUnavailable from None
         return maintenance_pb2.RunCronResponse(
             outcome=maintenance_pb2.RunCronOutcome.Value(f"RUN_CRON_OUTCOME_{outcome.name}"),
             run=_as_message(run) if run else None,
@@ -76,20 +94,16 @@ class CronServicer(maintenance_pb2_grpc.MaintenanceServicer):
     ) -> maintenance_pb2.ListJobsResponse:
         response = maintenance_pb2.ListJobsResponse()
         async with self._database.read() as snapshot:
-            now = await database_now(snapshot)
-            self._known_since = self._known_since or now
-            for job in self._jobs.values():
-                last = await ledger.last_run(snapshot, job.name)
-                succeeded = await ledger.last_success_time(snapshot, job.name)
-                latest = job.latest_scheduled_time(now)
-                message = response.jobs.add(
-                    name=job.name,
-                    description=job.description,
-                    last_run=_as_message(last) if last else None,
-                    overdue=(succeeded or self._known_since) < latest - job.period,
-                )
-                message.period.FromTimedelta(job.period)
-                message.next_scheduled_time.FromDatetime(latest + job.period)
+            entries = await self._timetable.read(snapshot)
+        for entry in entries:
+            message = response.jobs.add(
+                name=entry.job.name,
+                description=entry.job.description,
+                next_scheduled_time=_as_timestamp(entry.next_scheduled_time),
+                last_run=_as_message(entry.last_run) if entry.last_run else None,
+                overdue=entry.overdue,
+            )
+            message.period.FromTimedelta(entry.job.period)
         return response
 
     async def ListRuns(
@@ -126,19 +140,28 @@ def _read_scheduled_time(
     request: maintenance_pb2.RunCronRequest, job: Job, now: datetime
 ) -> datetime:
     """The scheduled time that is asked for; raises `InvalidRequest` if the job has none such."""
-    if not request.HasField("scheduled_time"):
+    if request.HasField("scheduled_time") and request.HasField("scheduled_minute"):
+        raise InvalidRequest({"scheduled_minute": "excludes scheduled_time"})
+    if request.HasField("scheduled_minute"):
+        field = "scheduled_minute"
+        if not 0 <= request.scheduled_minute <= _LATEST_MINUTE:
+            raise InvalidRequest({field: "is not a count of minutes since 1970"})
+        time = datetime.fromtimestamp(request.scheduled_minute * 60, tz=UTC)
+    elif request.HasField("scheduled_time"):
+        field = "scheduled_time"
+        try:
+            time = request.scheduled_time.ToDatetime(tzinfo=UTC)
+        except ValueError:
+            raise InvalidRequest({field: "is not a time"}) from None
+    else:
         return job.latest_scheduled_time(now)
-    try:
-        time = request.scheduled_time.ToDatetime(tzinfo=UTC)
-    except ValueError:
-        raise InvalidRequest({"scheduled_time": "is not a time"}) from None
     if not job.is_scheduled(time):
         seconds = int(job.period.total_seconds())
-        raise InvalidRequest({"scheduled_time": f"must be a multiple of {seconds} s since 1970"})
+        raise InvalidRequest({field: f"must be a multiple of {seconds} s since 1970"})
     if time > now + _CLOCK_TOLERANCE:
-        raise InvalidRequest({"scheduled_time": "lies in the future"})
+        raise InvalidRequest({field: "lies in the future"})
     if time < now - CATCH_UP:
-        raise InvalidRequest({"scheduled_time": f"lies more than {CATCH_UP.days} days back"})
+        raise InvalidRequest({field: f"lies more than {CATCH_UP.days} days back"})
     return time
 
 

@@ -5,12 +5,22 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from common.context import KEY_SCOPES, KEY_STORE_UID, KEY_UID, REQUEST_ID, Call, Key, current_call
+from common.context import (
+    CLIENT_NETWORK,
+    KEY_SCOPES,
+    KEY_STORE_UID,
+    KEY_UID,
+    REQUEST_ID,
+    Call,
+    Key,
+    current_call,
+)
 from common.interceptors.wrap import Context, Handler, UnaryInterceptor
 from common.uid import new_uid
 
 _SPIFFE_PREFIX = "spiffe://shoptrail/"
 _REQUEST_ID_LENGTH = 128
+_NETWORK_LENGTH = 64
 
 
 class RequestContextInterceptor(UnaryInterceptor):
@@ -28,6 +38,7 @@ class RequestContextInterceptor(UnaryInterceptor):
             identity=_identity_of(context),
             key=_key_in(metadata),
             deadline=None if remaining is None else time.monotonic() + remaining,
+            client_network=metadata.get(CLIENT_NETWORK, "")[:_NETWORK_LENGTH],
         )
         token = current_call.set(call)
         try:

@@ -38,7 +38,8 @@ async def main() -> None:
             page_tokens=PageTokens(config.page_token_key.get_secret_value()),
         )
         maintenance_pb2_grpc.add_MaintenanceServicer_to_server(cron, server)
-        await serve(server, services, config)
+        await stack.enter_async_context(cron.measured())
+        await serve(server, services, config, on_stop=cron.stop)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,18 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from prometheus_client import REGISTRY
+from redis.asyncio import Redis
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.cron import ledger
 from common.cron import servicer as cron
 from common.cron.job import Batch, Job
 from common.cron.runner import Patience
 from common.cron.tables import cron_runs
 from common.cron.trim_runs import trim_runs_job
-from common.db import Database
+from common.db import Database, database_now
 from common.mutex import open_redis
 from common.page_token import PageTokens
 from common.uid import new_uid
@@ -64,6 +67,8 @@ class Work:
 class Scene:
     work: Work
     database: Database
+    redis: Redis
+    servicer: cron.CronServicer
     jobs: maintenance_pb2_grpc.MaintenanceAsyncStub
 
     async def run(
@@ -102,7 +107,8 @@ async def scene(
             [cron.SERVICE],
             lambda server: maintenance_pb2_grpc.add_MaintenanceServicer_to_server(servicer, server),
         ) as connect:
-            yield Scene(work, database, maintenance_pb2_grpc.MaintenanceStub(connect("cron")))
+            jobs = maintenance_pb2_grpc.MaintenanceStub(connect("cron"))
+            yield Scene(work, database, redis, servicer, jobs)
 
 
 def this_hour() -> datetime:
@@ -208,6 +214,136 @@ async def test_a_holder_that_was_overtaken_cannot_write(scene: Scene) -> None:
     assert overtaken.outcome == ALREADY_RUNNING
     async with scene.database.read() as snapshot:
         assert await snapshot.scalar(select(cron_runs.c.row_count)) == before
+
+
+async def test_a_holder_that_was_silent_cannot_write_beside_a_run_of_an_earlier_time(
+    scene: Scene,
+) -> None:
+    scene.work.seconds = 0.05
+    running = asyncio.create_task(scene.run(this_hour()))
+    await scene.work.begun.wait()
+    async with scene.database.begin() as transaction:
+        await ledger.claim_run(
+            transaction,
+            job="work",
+            scheduled_time=this_hour() - HOUR,
+            fence=await ledger.lock_fence(transaction, "work"),
+            caller="cron",
+            now=datetime.now(UTC),
+            lease=HOUR,
+        )
+
+    overtaken = await running
+
+    assert overtaken.outcome == ALREADY_RUNNING
+    assert overtaken.run.state == job_pb2.RUN_STATE_RUNNING
+
+
+async def test_a_process_that_is_told_to_stop_ends_with_the_batch_and_leaves_the_rest(
+    scene: Scene,
+) -> None:
+    scene.work.pause_at = 4
+    running = asyncio.create_task(scene.run(this_hour()))
+    await scene.work.pausing.wait()
+
+    scene.servicer.stop()
+    scene.work.resume.set()
+    stopped = await running
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await scene.run(this_hour())
+
+    assert stopped.outcome == CONTINUES
+    assert stopped.run.row_count == 15
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert not await scene.redis.exists("maintenance:mutex:work")
+    async with scene.database.begin() as transaction:
+        now = await database_now(transaction)
+        assert await ledger.find_run_at_work(transaction, "work", now) is None
+
+
+async def test_a_caller_that_goes_away_leaves_a_run_that_the_next_one_goes_on_with(
+    scene: Scene,
+) -> None:
+    scene.work.pause_at = 4
+    running = asyncio.create_task(scene.run(this_hour()))
+    await scene.work.pausing.wait()
+    running.cancel()
+
+    outcome = ALREADY_RUNNING
+    async with asyncio.timeout(5):  # Far less than the lease.
+        while outcome == ALREADY_RUNNING:
+            answer = await scene.run(this_hour())
+            outcome = answer.outcome
+
+    assert outcome == RAN
+    assert (answer.run.attempt_count, answer.run.row_count) == (2, 30)
+    assert len(scene.work.batches) == 10
+
+
+async def test_a_run_whose_mutex_was_taken_away_stops_and_is_gone_on_with(scene: Scene) -> None:
+    scene.work.pause_at = 4
+    running = asyncio.create_task(scene.run(this_hour()))
+    await scene.work.pausing.wait()
+
+    await scene.redis.set("maintenance:mutex:work", "another's", px=200)
+    lost = await running
+    async with asyncio.timeout(5):
+        while (await scene.run(this_hour())).outcome != RAN:
+            pass
+
+    assert lost.outcome == CONTINUES
+    assert lost.run.row_count == 12
+    assert len(scene.work.batches) == 10
+
+
+async def test_a_scheduled_time_may_be_told_in_minutes_as_kubernetes_names_its_jobs(
+    scene: Scene,
+) -> None:
+    minute = int(this_hour().timestamp()) // 60
+    request = maintenance_pb2.RunCronRequest(job="work", scheduled_minute=minute)
+
+    answer = await scene.jobs.RunCron(request, timeout=5)
+    again = await scene.run(this_hour())
+
+    assert (answer.outcome, again.outcome) == (RAN, ALREADY_RAN)
+
+
+@pytest.mark.parametrize("minute", [-1, 0, 1, 2**31, 2**63 - 1, -(2**63)])
+async def test_a_minute_that_the_job_is_not_due_at_is_refused(scene: Scene, minute: int) -> None:
+    request = maintenance_pb2.RunCronRequest(job="work", scheduled_minute=minute)
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await scene.jobs.RunCron(request, timeout=5)
+
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "scheduled_minute" in str(caught.value.details())
+
+
+async def test_a_time_and_a_minute_together_are_refused(scene: Scene) -> None:
+    request = maintenance_pb2.RunCronRequest(job="work", scheduled_minute=0)
+    request.scheduled_time.FromDatetime(this_hour())
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await scene.jobs.RunCron(request, timeout=5)
+
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_metrics_tell_the_last_success_and_what_is_overdue(scene: Scene) -> None:
+    await _measured_as(scene, overdue=0)
+
+    await scene.run(this_hour() - 3 * HOUR)
+
+    await _measured_as(scene, overdue=1)
+    last_success = REGISTRY.get_sample_value("cron_last_success_timestamp_seconds", {"job": "work"})
+    assert last_success == (this_hour() - 3 * HOUR).timestamp()
+    assert REGISTRY.get_sample_value("cron_overdue", {"job": "trim-runs"}) == 0
+
+
+async def _measured_as(scene: Scene, *, overdue: int) -> None:
+    async with scene.servicer.measured(), asyncio.timeout(5):
+        while REGISTRY.get_sample_value("cron_overdue", {"job": "work"}) != overdue:
+            await scene.jobs.ListJobs(maintenance_pb2.ListJobsRequest(), timeout=5)
 
 
 async def test_a_later_scheduled_time_does_the_work_of_one_that_was_never_finished(
