@@ -35,22 +35,28 @@ async def main() -> None:
 
         services = [keys.SERVICE, cron.SERVICE]
         server = build_server(services)
-        keys_pb2_grpc.add_KeysServicer_to_server(
-            keys.KeysServicer(
-                database,
-                peppers=config.peppers,
-                page_tokens=page_tokens,
-                now=lambda: datetime.now(UTC),
-            ),
-            server,
+        servicer = keys.KeysServicer(
+            database,
+            peppers=config.peppers,
+            page_tokens=page_tokens,
+            now=lambda: datetime.now(UTC),
         )
-        maintenance_pb2_grpc.add_MaintenanceServicer_to_server(
-            cron.CronServicer(
-                "keys", database=database, redis=redis, jobs=all_jobs(), page_tokens=page_tokens
-            ),
-            server,
+        keys_pb2_grpc.add_KeysServicer_to_server(servicer, server)
+        jobs = cron.CronServicer(
+            "keys",
+            database=database,
+            redis=redis,
+            jobs=all_jobs(config.peppers),
+            page_tokens=page_tokens,
         )
-        await serve(server, services, config)
+        maintenance_pb2_grpc.add_MaintenanceServicer_to_server(jobs, server)
+        await stack.enter_async_context(jobs.measured())
+
+        def stop() -> None:
+            servicer.stop()
+            jobs.stop()
+
+        await serve(server, services, config, on_stop=stop)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,15 @@ _OF_A_STORE = (
     "keys:read",
     "keys:write",
     "stores:read",
+    "settings:read",
+    "settings:write",
 )
 
 # By kind, and by whether the key belongs to a store. What isn't here can't be.
 _GRANTABLE: Mapping[tuple[Kind, bool], Sequence[str]] = {
     (Kind.PUBLISHABLE, True): ("events:write",),
     (Kind.SECRET, True): _OF_A_STORE,
-    (Kind.SECRET, False): (*_OF_A_STORE, "stores:write", "cron:run"),
+    (Kind.SECRET, False): (*_OF_A_STORE, "stores:write", "cron:run", "audit:read"),
     (Kind.CRON, False): ("cron:run",),
 }
 

@@ -30,6 +30,22 @@ def new_key_text(kind: Kind, *, test: bool) -> str:
     return body + _checksum(body)
 
 
+def derived_key_text(kind: Kind, *, test: bool, seed: bytes) -> str:
+    """The text that follows from 64 bytes which nobody can guess, always the same."""
+    rest = int.from_bytes(seed)
+    letters = ""
+    for _ in range(_RANDOM_LENGTH):
+        rest, digit = divmod(rest, len(_LETTERS))
+        letters += _LETTERS[digit]
+    body = f"{kind}_{'test' if test else 'live'}_{letters}"
+    return body + _checksum(body)
+
+
+def is_test(text: str) -> bool:
+    """Whether a key is for trying things out, by its text or its hint."""
+    return text[2:].startswith("_test_")
+
+
 def is_key_text(text: str) -> bool:
     """Whether the text can be a key's: any one letter mistyped is noticed."""
     if _FORM.fullmatch(text) is None:

@@ -19,6 +19,10 @@ class Pepper:
         """HMAC-SHA-256 of a key's text: 32 bytes."""
         return hmac.digest(self.secret, text.encode(), "sha256")
 
+    def seed(self, uid: str) -> bytes:
+        """64 bytes that follow from a key's uid, for whoever has the pepper only."""
+        return hmac.digest(self.secret, b"key text of " + uid.encode(), "sha512")
+
 
 def read_peppers(text: str) -> tuple[Pepper, ...]:
     """The peppers in `version:hex,version:hex`, the current one first.

@@ -65,7 +65,11 @@ async def scene(
             )
             maintenance_pb2_grpc.add_MaintenanceServicer_to_server(
                 cron.CronServicer(
-                    "keys", database=database, redis=redis, jobs=all_jobs(), page_tokens=page_tokens
+                    "keys",
+                    database=database,
+                    redis=redis,
+                    jobs=all_jobs(peppers),
+                    page_tokens=page_tokens,
                 ),
                 server,
             )

@@ -35,6 +35,8 @@ OF_A_STORE = [
     "keys:read",
     "keys:write",
     "stores:read",
+    "settings:read",
+    "settings:write",
 ]
 
 
