@@ -35,6 +35,7 @@ async def main() -> None:
         async with database.begin() as transaction:
             await add_heads(transaction, shard_count=config.shard_count)
 
+        page_tokens = PageTokens(config.page_token_key.get_secret_value())
         services = [INGEST, MAINTENANCE]
         server = build_server(services)
         ingest = IngestServicer(
@@ -42,6 +43,7 @@ async def main() -> None:
             now=lambda: datetime.now(UTC),
             shard_count=config.shard_count,
             event_bytes=config.event_bytes,
+            page_tokens=page_tokens,
         )
         ingest_pb2_grpc.add_IngestServicer_to_server(ingest, server)
         cron = CronServicer(
@@ -49,10 +51,11 @@ async def main() -> None:
             database=database,
             redis=redis,
             jobs=ingest_jobs(),
-            page_tokens=PageTokens(config.page_token_key.get_secret_value()),
+            page_tokens=page_tokens,
         )
         maintenance_pb2_grpc.add_MaintenanceServicer_to_server(cron, server)
-        await serve(server, services, config)
+        await stack.enter_async_context(cron.measured())
+        await serve(server, services, config, on_stop=cron.stop)
 
 
 if __name__ == "__main__":

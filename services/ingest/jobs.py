@@ -1,9 +1,64 @@
 """Ingest's own jobs."""
 
-from common.cron.job import Job
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Table
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from common.cron.job import Batch, Job, RunBatch
 from common.cron.trim_runs import trim_runs_job
+from services.ingest.rejection_repository import trim
+from services.ingest.rule_book import DEFAULT_SETTINGS
+from services.ingest.rules_repository import purge_plans
+from services.ingest.tables import quota_receipts, rejected_events
+
+_BATCH_ROWS = 500
 
 
 def ingest_jobs() -> list[Job]:
     """All jobs that Ingest runs."""
-    return [trim_runs_job()]
+    return [
+        Job(
+            name="trim-rejected-events",
+            description="Removes rejected events that are older than their store's rejected_days.",
+            period=timedelta(hours=1),
+            run_batch=_trim(rejected_events),
+        ),
+        Job(
+            name="trim-quota-receipts",
+            description="Removes receipts of events beyond the quota, after as many days.",
+            period=timedelta(hours=1),
+            run_batch=_trim(quota_receipts),
+        ),
+        Job(
+            name="purge-tracking-plans",
+            description="Removes deleted tracking plans whose purge_time has passed.",
+            period=timedelta(hours=1),
+            run_batch=_purge_tracking_plans,
+        ),
+        trim_runs_job(),
+    ]
+
+
+def _trim(table: Table) -> RunBatch:
+    async def run_batch(transaction: AsyncConnection, *, cursor: str, now: datetime) -> Batch:
+        count, place = await trim(
+            transaction,
+            table,
+            after_id=int(cursor or 0),
+            default_days=DEFAULT_SETTINGS.rejected_days,
+            now=now,
+            limit=_BATCH_ROWS,
+        )
+        return Batch(row_count=count, done=place is None, cursor=str(place or ""))
+
+    return run_batch
+
+
+async def _purge_tracking_plans(
+    transaction: AsyncConnection, *, cursor: str, now: datetime
+) -> Batch:
+    count = await purge_plans(transaction, due_before=now, limit=_BATCH_ROWS)
+    return Batch(row_count=count, done=count < _BATCH_ROWS)

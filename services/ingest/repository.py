@@ -3,41 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import insert, select, tuple_, update
+from sqlalchemy import insert, select
+from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.ingest.tables import events, log_heads
-from services.ingest.verdicts import EventType
-
-_POSITION_BITS = 48
-# A statement with more parameters than this is refused by some databases.
-_KEYS_A_QUERY = 1000
+from common.uid import format_uid
+from services.ingest.append import POSITION_BITS
+from services.ingest.tables import events, log_heads, quota_receipts, rejected_events
 
 
 @dataclass(frozen=True, slots=True)
-class NewEvent:
-    """An event that is to be stored."""
+class RejectedEvent:
+    """An event that could not be stored, and why. What could not be read of it is empty."""
 
     uid: str
     store_uid: str
     message_key: bytes
     message_id: str
-    type: EventType
+    type: int
     name: str
     user_id: str
     anonymous_id: str
-    occur_time: datetime
+    code: str
+    path: str
+    message: str
     receive_time: datetime
+    arrival: bytes
     payload: bytes
 
-    @property
-    def key(self) -> tuple[str, bytes]:
-        """What must be unique: one store's message is one event."""
-        return self.store_uid, self.message_key
+
+@dataclass(frozen=True, slots=True)
+class QuotaReceipt:
+    """That an event was beyond its store's quota."""
+
+    store_uid: bytes
+    message_key: bytes
+    receive_time: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +60,10 @@ class LoggedEvent:
     occur_time: datetime
     receive_time: datetime
     payload: bytes
+    enrichment: bytes | None
+    """Null for an event from before there was any."""
 
 
-_COLUMNS = tuple(events.c[name] for name in NewEvent.__dataclass_fields__)
 _LOGGED_COLUMNS = tuple(
     events.c["id" if name == "position" else name] for name in LoggedEvent.__dataclass_fields__
 )
@@ -75,45 +81,33 @@ async def add_heads(transaction: AsyncConnection, *, shard_count: int) -> None:
                 continue  # Another replica made it meanwhile.
 
 
-async def lock_head(transaction: AsyncConnection, shard: int) -> int:
-    """The shard's last position, locked: until the transaction ends, no one else appends."""
-    head = await transaction.scalar(
-        select(log_heads.c.position).where(log_heads.c.shard == shard).with_for_update()
-    )
-    if head is None:
-        raise LookupError(f"shard {shard} has no head")
-    return int(head)
-
-
-async def find_known(
-    transaction: AsyncConnection, keys: Sequence[tuple[str, bytes]]
-) -> set[tuple[str, bytes]]:
-    """Which of these stores' messages are stored. Exact under the lock of their shard's head."""
-    known: set[tuple[str, bytes]] = set()
-    pair = tuple_(events.c.store_uid, events.c.message_key)
-    for start in range(0, len(keys), _KEYS_A_QUERY):
-        asked = select(events.c.store_uid, events.c.message_key).where(
-            pair.in_(keys[start : start + _KEYS_A_QUERY])
-        )
-        known |= {(row.store_uid, row.message_key) for row in await transaction.execute(asked)}
-    return known
-
-
-async def add_events(
-    transaction: AsyncConnection, shard: int, *, head: int, new: Sequence[NewEvent]
+async def add_rejected_events(
+    transaction: AsyncConnection, rejected: Sequence[RejectedEvent]
 ) -> None:
-    """Append events that the log doesn't have, and move the head, which the caller has locked."""
-    if not new:
-        return
-    base = shard << _POSITION_BITS
-    rows = [
-        {"id": base | position, **{column.name: getattr(event, column.name) for column in _COLUMNS}}
-        for position, event in enumerate(new, start=head + 1)
-    ]
-    await transaction.execute(insert(events), rows)
-    await transaction.execute(
-        update(log_heads).where(log_heads.c.shard == shard).values(position=head + len(new))
+    """Keep rejected events; of those that a store has sent before, the first stays."""
+    statement = (
+        sqlite.insert(rejected_events).on_conflict_do_nothing()
+        if transaction.dialect.name == "sqlite"
+        # Not IGNORE, which would cut off texts that are too long without a word.
+        else mysql.insert(rejected_events).on_duplicate_key_update(id=rejected_events.c.id)
     )
+    await transaction.execute(statement, [asdict(event) for event in rejected])
+
+
+async def add_quota_receipts(
+    transaction: AsyncConnection, receipts: Sequence[QuotaReceipt]
+) -> None:
+    """Keep receipts; of those for the same event, the first stays."""
+    statement = (
+        sqlite.insert(quota_receipts).on_conflict_do_nothing()
+        if transaction.dialect.name == "sqlite"
+        else mysql.insert(quota_receipts).on_duplicate_key_update(id=quota_receipts.c.id)
+    )
+    rows = [
+        asdict(receipt) | {"store_uid": format_uid("sto", receipt.store_uid)}
+        for receipt in receipts
+    ]
+    await transaction.execute(statement, rows)
 
 
 async def get_head(transaction: AsyncConnection, shard: int) -> int:
@@ -126,10 +120,10 @@ async def list_events(
     transaction: AsyncConnection, shard: int, *, after: int, limit: int
 ) -> list[LoggedEvent]:
     """The shard's events after a position, in order."""
-    base = shard << _POSITION_BITS
+    base = shard << POSITION_BITS
     statement = (
         select(*_LOGGED_COLUMNS)
-        .where(events.c.id > base + after, events.c.id < base + (1 << _POSITION_BITS))
+        .where(events.c.id > base + after, events.c.id < base + (1 << POSITION_BITS))
         .order_by(events.c.id)
         .limit(limit)
     )

@@ -5,27 +5,30 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-
-from google.protobuf.timestamp_pb2 import Timestamp
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from common.db import Database
 from common.errors import InvalidRequest
 from common.interceptors.wrap import Context
-from common.page_token import read_page_size
-from common.uid import is_uid, new_uid, parse_uid
+from common.page_token import PageTokens, read_page_size
 from services.ingest import repository
+from services.ingest.intake import new_event, rejected_event
+from services.ingest.log_writer import Delivery, LogWriter, Outcome
+from services.ingest.messages import as_timestamp
 from services.ingest.news import News
-from services.ingest.repository import LoggedEvent, NewEvent
-from services.ingest.verdicts import Arrival, EventType, Reading, Rejection, read_event
+from services.ingest.outcomes import Outcomes
+from services.ingest.repository import LoggedEvent
+from services.ingest.rule_book import RuleBook
+from services.ingest.rules import StoreRules
+from services.ingest.store_rules import StoreRulesAnswers, list_catalogue
+from services.ingest.submissions import Part, read_parts, write_answer
+from services.ingest.verdicts import Rejection, Verdict, read_event
 from shoptrail.ingest.v1 import event_pb2, ingest_pb2, ingest_pb2_grpc
 
 SERVICE = ingest_pb2.DESCRIPTOR.services_by_name["Ingest"].full_name
 
-_EVENTS_A_CALL = 10_000
 _PAGE_BYTES = 4 * 1024 * 1024
 _CHUNK_ROWS = 500
 _LONGEST_WAIT_SECONDS = 20.0
@@ -33,58 +36,85 @@ _LONGEST_WAIT_SECONDS = 20.0
 _LOOK_AGAIN_SECONDS = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """An event that will be stored unless it is known, and where its verdict goes."""
-
-    event: NewEvent
-    result: ingest_pb2.SubmissionResult
-    index: int
-
-
 class IngestServicer(ingest_pb2_grpc.IngestServicer):
-    """Gives each event its verdict, stores those that earn it, and lists them by position."""
+    """Gives each event its verdict, stores those that earn it, and lists them by position.
+
+    `now` is asked for each call. An event that has more than `event_bytes` is rejected
+    unless its sender has a limit of its own.
+    """
 
     def __init__(
-        self, database: Database, *, now: Callable[[], datetime], shard_count: int, event_bytes: int
+        self,
+        database: Database,
+        *,
+        now: Callable[[], datetime],
+        shard_count: int,
+        event_bytes: int,
+        page_tokens: PageTokens,
     ) -> None:
         self._database = database
         self._now = now
         self._shard_count = shard_count
         self._event_bytes = event_bytes
         self._news = News()
+        self._writers = [LogWriter(database, shard, self._news) for shard in range(shard_count)]
+        self._rule_book = RuleBook(database)
+        self._store_rules = StoreRulesAnswers(
+            database, rule_book=self._rule_book, page_tokens=page_tokens
+        )
+        self._outcomes = Outcomes(
+            database,
+            rule_book=self._rule_book,
+            page_tokens=page_tokens,
+            news=self._news,
+            shard_of=self._shard_of,
+            event_bytes=event_bytes,
+            now=now,
+        )
 
     async def Append(
         self, request: ingest_pb2.AppendRequest, context: Context
     ) -> ingest_pb2.AppendResponse:
-        arrivals = _read_arrivals(request)
-        response = ingest_pb2.AppendResponse()
-        # By shard, and by what must be unique: the first of a kind is the candidate, and
-        # those after it are duplicates.
-        shards: dict[int, dict[tuple[str, bytes], _Candidate]] = defaultdict(dict)
-        for submission, arrival in zip(request.submissions, arrivals, strict=True):
-            result = response.results.add()
-            shard = shards[self._shard_of(submission.store_uid)]
-            for index, payload in enumerate(submission.payloads):
-                try:
-                    reading = read_event(payload, arrival, limit_bytes=self._event_bytes)
-                except Rejection as fault:
-                    result.verdicts.append(event_pb2.VERDICT_REJECTED)
-                    result.faults.add(
-                        index=index, code=fault.code, path=fault.path, message=str(fault)
-                    )
-                    continue
-                result.verdicts.append(event_pb2.VERDICT_DUPLICATE)
-                event = _as_new_event(reading, submission.store_uid, arrival, payload)
-                shard.setdefault(event.key, _Candidate(event, result, index))
+        parts = read_parts(request)
+        rules_of = await self._rule_book.rules_of({part.store_uid for part in parts})
+        batches: dict[int, _Batch] = {}
+        for part in parts:
+            shard = self._shard_of(part.store)
+            if shard not in batches:
+                batches[shard] = _Batch()
+            self._receive(part, rules_of[part.store_uid], into=batches[shard])
 
         outcomes = await asyncio.gather(
-            *(self._store(shard, list(unique.values())) for shard, unique in shards.items()),
+            *(self._writers[shard].append(batch.delivery) for shard, batch in batches.items()),
             return_exceptions=True,
         )
-        for failure in filter(None, outcomes):
-            raise failure
-        return response
+        for batch, outcome in zip(batches.values(), outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+            batch.settle(outcome)
+        return write_answer(parts)
+
+    def _receive(self, part: Part, rules: StoreRules, *, into: _Batch) -> None:
+        """Read a submission's events, and say where their verdicts will go."""
+        arrival = part.arrival
+        if rules.daily_quota is not None:
+            into.delivery.quotas[part.store] = rules.daily_quota
+        for index, payload in enumerate(part.payloads):
+            try:
+                reading = read_event(payload, arrival, limit_bytes=self._event_bytes, rules=rules)
+            except Rejection as fault:
+                rejected = rejected_event(
+                    payload, fault, store_uid=part.store_uid, arrival=arrival, rules=rules
+                )
+                into.delivery.rejected.append(rejected)
+                into.rejected_places.append((part, index, fault))
+                continue
+            into.delivery.events.append(
+                new_event(
+                    reading, store=part.store, receive_time=arrival.receive_time, hour=part.hour
+                )
+            )
+            into.event_places.append((part.verdicts, index))
 
     async def ReadLog(
         self, request: ingest_pb2.ReadLogRequest, context: Context
@@ -104,25 +134,79 @@ class IngestServicer(ingest_pb2_grpc.IngestServicer):
         return ingest_pb2.ReadLogResponse(
             events=await self._read_page(request, head=head, page_size=page_size),
             head_position=head,
-            as_of_time=_as_timestamp(as_of_time),
+            as_of_time=as_timestamp(as_of_time),
             shard_count=self._shard_count,
         )
 
-    async def _store(self, shard: int, candidates: Sequence[_Candidate]) -> None:
-        """Store what the log doesn't have yet, and say so in the verdicts once it is committed."""
-        if not candidates:
-            return
-        async with self._database.begin() as transaction:
-            head = await repository.lock_head(transaction, shard)
-            keys = [candidate.event.key for candidate in candidates]
-            known = await repository.find_known(transaction, keys)
-            accepted = [candidate for candidate in candidates if candidate.event.key not in known]
-            new = [candidate.event for candidate in accepted]
-            await repository.add_events(transaction, shard, head=head, new=new)
-        for candidate in accepted:
-            candidate.result.verdicts[candidate.index] = event_pb2.VERDICT_ACCEPTED
-        if accepted:
-            self._news.tell(shard)
+    async def GetReceipts(
+        self, request: ingest_pb2.GetReceiptsRequest, context: Context
+    ) -> ingest_pb2.GetReceiptsResponse:
+        return await self._outcomes.get_receipts(request)
+
+    async def SumVerdicts(
+        self, request: ingest_pb2.SumVerdictsRequest, context: Context
+    ) -> ingest_pb2.SumVerdictsResponse:
+        return await self._outcomes.sum_verdicts(request)
+
+    async def ListRejectedEvents(
+        self, request: ingest_pb2.ListRejectedEventsRequest, context: Context
+    ) -> ingest_pb2.ListRejectedEventsResponse:
+        return await self._outcomes.list_rejected(request)
+
+    async def CountRejectedEvents(
+        self, request: ingest_pb2.CountRejectedEventsRequest, context: Context
+    ) -> ingest_pb2.CountRejectedEventsResponse:
+        return await self._outcomes.count_rejected(request)
+
+    async def FixRejectedEvents(
+        self, request: ingest_pb2.FixRejectedEventsRequest, context: Context
+    ) -> ingest_pb2.FixRejectedEventsResponse:
+        return await self._outcomes.fix_rejected(request)
+
+    async def ReplayRejectedEvents(
+        self, request: ingest_pb2.ReplayRejectedEventsRequest, context: Context
+    ) -> ingest_pb2.ReplayRejectedEventsResponse:
+        return await self._outcomes.replay_rejected(request)
+
+    async def GetStoreSettings(
+        self, request: ingest_pb2.GetStoreSettingsRequest, context: Context
+    ) -> ingest_pb2.GetStoreSettingsResponse:
+        return await self._store_rules.get_settings(request)
+
+    async def PutStoreSettings(
+        self, request: ingest_pb2.PutStoreSettingsRequest, context: Context
+    ) -> ingest_pb2.PutStoreSettingsResponse:
+        return await self._store_rules.put_settings(request)
+
+    async def PutTrackingPlan(
+        self, request: ingest_pb2.PutTrackingPlanRequest, context: Context
+    ) -> ingest_pb2.PutTrackingPlanResponse:
+        return await self._store_rules.put_plan(request)
+
+    async def GetTrackingPlan(
+        self, request: ingest_pb2.GetTrackingPlanRequest, context: Context
+    ) -> ingest_pb2.GetTrackingPlanResponse:
+        return await self._store_rules.get_plan(request)
+
+    async def ListTrackingPlans(
+        self, request: ingest_pb2.ListTrackingPlansRequest, context: Context
+    ) -> ingest_pb2.ListTrackingPlansResponse:
+        return await self._store_rules.list_plans(request)
+
+    async def DeleteTrackingPlan(
+        self, request: ingest_pb2.DeleteTrackingPlanRequest, context: Context
+    ) -> ingest_pb2.DeleteTrackingPlanResponse:
+        return await self._store_rules.delete_plan(request)
+
+    async def UndeleteTrackingPlan(
+        self, request: ingest_pb2.UndeleteTrackingPlanRequest, context: Context
+    ) -> ingest_pb2.UndeleteTrackingPlanResponse:
+        return await self._store_rules.undelete_plan(request)
+
+    async def ListCatalogue(
+        self, request: ingest_pb2.ListCatalogueRequest, context: Context
+    ) -> ingest_pb2.ListCatalogueResponse:
+        return list_catalogue()
 
     async def _read_page(
         self, request: ingest_pb2.ReadLogRequest, *, head: int, page_size: int
@@ -140,7 +224,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServicer):
                 if not chunk:
                     break
                 for event in chunk:
-                    size += len(event.payload)
+                    size += len(event.payload) + len(event.enrichment or b"")
                     if page and size > _PAGE_BYTES:
                         break
                     page.append(_as_message(event))
@@ -156,78 +240,31 @@ class IngestServicer(ingest_pb2_grpc.IngestServicer):
         if violations:
             raise InvalidRequest(violations)
 
-    def _shard_of(self, store_uid: str) -> int:
-        digest = hashlib.blake2b(parse_uid("sto", store_uid), digest_size=8).digest()
+    def _shard_of(self, store: bytes) -> int:
+        if self._shard_count == 1:
+            return 0
+        digest = hashlib.blake2b(store, digest_size=8).digest()
         return int.from_bytes(digest) % self._shard_count
 
 
-def _read_arrivals(request: ingest_pb2.AppendRequest) -> list[Arrival]:
-    """What is known of each submission; raises `InvalidRequest` naming everything wrong at once."""
-    violations: dict[str, str] = {}
-    arrivals = []
-    for number, submission in enumerate(request.submissions):
-        path = f"submissions[{number}]"
-        if not is_uid("sto", submission.store_uid):
-            violations[f"{path}.store_uid"] = "is not the uid of a store"
-        receive_time = _read_time(submission, "receive_time", path, violations)
-        if receive_time is None:
-            violations.setdefault(f"{path}.receive_time", "is missing")
-            continue
-        arrivals.append(
-            Arrival(
-                receive_time=receive_time,
-                sent_time=_read_time(submission, "sent_time", path, violations),
-                default_type=_read_type(submission, path, violations),
-            )
-        )
-    if sum(len(submission.payloads) for submission in request.submissions) > _EVENTS_A_CALL:
-        violations["submissions"] = f"may hold {_EVENTS_A_CALL} events in all"
-    if violations:
-        raise InvalidRequest(violations)
-    return arrivals
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What a call brings to a shard, and where the verdicts go."""
 
+    delivery: Delivery = field(default_factory=Delivery)
+    event_places: list[tuple[list[int], int]] = field(default_factory=list)
+    rejected_places: list[tuple[Part, int, Rejection]] = field(default_factory=list)
 
-def _read_time(
-    submission: ingest_pb2.Submission, field: str, path: str, violations: dict[str, str]
-) -> datetime | None:
-    if not submission.HasField(field):  # type: ignore[arg-type]  # a name of a field
-        return None
-    try:
-        time: datetime = getattr(submission, field).ToDatetime(tzinfo=UTC)
-    except ValueError:
-        violations[f"{path}.{field}"] = "is not a time"
-        return None
-    return time
-
-
-def _read_type(
-    submission: ingest_pb2.Submission, path: str, violations: dict[str, str]
-) -> EventType | None:
-    if submission.default_type == event_pb2.EVENT_TYPE_UNSPECIFIED:
-        return None
-    try:
-        return EventType(submission.default_type)
-    except ValueError:
-        violations[f"{path}.default_type"] = "is not a type of events"
-        return None
-
-
-def _as_new_event(reading: Reading, store_uid: str, arrival: Arrival, payload: bytes) -> NewEvent:
-    uid = new_uid("evt")
-    message_id = reading.message_id or uid
-    return NewEvent(
-        uid=uid,
-        store_uid=store_uid,
-        message_key=hashlib.blake2b(message_id.encode(), digest_size=16).digest(),
-        message_id=message_id,
-        type=reading.type,
-        name=reading.name,
-        user_id=reading.user_id,
-        anonymous_id=reading.anonymous_id,
-        occur_time=reading.occur_time,
-        receive_time=arrival.receive_time,
-        payload=payload,
-    )
+    def settle(self, outcome: Outcome) -> None:
+        """Put the verdicts in their places."""
+        for (verdicts, index), verdict in zip(self.event_places, outcome.events, strict=True):
+            verdicts[index] = verdict
+        for (part, index, fault), verdict in zip(
+            self.rejected_places, outcome.rejected, strict=True
+        ):
+            part.verdicts[index] = verdict
+            if verdict is Verdict.REJECTED:
+                part.faults.append((index, fault))
 
 
 def _as_message(event: LoggedEvent) -> event_pb2.Event:
@@ -235,18 +272,13 @@ def _as_message(event: LoggedEvent) -> event_pb2.Event:
         uid=event.uid,
         store_uid=event.store_uid,
         message_id=event.message_id,
-        type=event_pb2.EventType.Value(f"EVENT_TYPE_{EventType(event.type).name}"),
+        type=event.type,  # type: ignore[arg-type]  # the same numbers
         name=event.name,
         user_id=event.user_id,
         anonymous_id=event.anonymous_id,
-        occur_time=_as_timestamp(event.occur_time),
-        receive_time=_as_timestamp(event.receive_time),
+        occur_time=as_timestamp(event.occur_time),
+        receive_time=as_timestamp(event.receive_time),
         payload=event.payload,
         position=event.position,
+        enrichment=event.enrichment or b"",
     )
-
-
-def _as_timestamp(time: datetime) -> Timestamp:
-    message = Timestamp()
-    message.FromDatetime(time)
-    return message

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC
 
 import grpc
 import pytest
@@ -13,79 +11,21 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from common.uid import new_uid
-from services.ingest.repository import add_heads
-from services.ingest.servicer import SERVICE, IngestServicer
 from shoptrail.ingest.v1 import event_pb2, ingest_pb2, ingest_pb2_grpc
-from tests.conftest import Connect, Databases, Serving
-
-NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-STORE, OTHER_STORE = new_uid("sto"), new_uid("sto")
-SHARDS = 4
-
-ACCEPTED = event_pb2.VERDICT_ACCEPTED
-DUPLICATE = event_pb2.VERDICT_DUPLICATE
-REJECTED = event_pb2.VERDICT_REJECTED
-
-
-@pytest.fixture
-async def connect(databases: Databases, serving: Serving) -> AsyncIterator[Connect]:
-    async with databases("ingest") as database:
-        async with database.begin() as transaction:
-            await add_heads(transaction, shard_count=SHARDS)
-        servicer = IngestServicer(
-            database, now=lambda: NOW, shard_count=SHARDS, event_bytes=32 * 1024
-        )
-        async with serving(
-            [SERVICE], lambda server: ingest_pb2_grpc.add_IngestServicer_to_server(servicer, server)
-        ) as connect:
-            yield connect
-
-
-@pytest.fixture
-def ingest(connect: Connect) -> ingest_pb2_grpc.IngestAsyncStub:
-    return ingest_pb2_grpc.IngestStub(connect("gateway"))
-
-
-@pytest.fixture
-def log(connect: Connect) -> ingest_pb2_grpc.IngestAsyncStub:
-    return ingest_pb2_grpc.IngestStub(connect("query"))
-
-
-def viewed(message_id: str = "", **fields: object) -> bytes:
-    event = {"type": "track", "event": "Product Viewed", "userId": "ada", **fields}
-    return json.dumps(event | ({"messageId": message_id} if message_id else {})).encode()
-
-
-def submission(*payloads: bytes, store_uid: str = STORE) -> ingest_pb2.Submission:
-    received = Timestamp()
-    received.FromDatetime(NOW)
-    return ingest_pb2.Submission(store_uid=store_uid, receive_time=received, payloads=payloads)
-
-
-def batch(*payloads: bytes, store_uid: str = STORE) -> ingest_pb2.AppendRequest:
-    return ingest_pb2.AppendRequest(submissions=[submission(*payloads, store_uid=store_uid)])
-
-
-def verdicts(response: ingest_pb2.AppendResponse) -> list[int]:
-    return [verdict for result in response.results for verdict in result.verdicts]
-
-
-async def read_all(log: ingest_pb2_grpc.IngestAsyncStub) -> list[event_pb2.Event]:
-    events: list[event_pb2.Event] = []
-    for shard in range(SHARDS):
-        after = 0
-        while True:
-            request = ingest_pb2.ReadLogRequest(shard=shard, after_position=after, page_size=7)
-            page = await log.ReadLog(request, timeout=5)
-            assert [event.position for event in page.events] == [
-                after + 1 + number for number in range(len(page.events))
-            ]
-            if not page.events:
-                assert page.head_position == after
-                break
-            events += page.events
-            after = page.events[-1].position
-    return events
+from tests.services.ingest.conftest import (
+    ACCEPTED,
+    DUPLICATE,
+    NOW,
+    OTHER_STORE,
+    REJECTED,
+    SHARDS,
+    STORE,
+    batch,
+    read_all,
+    submission,
+    verdicts,
+    viewed,
+)
 
 
 async def test_an_event_is_logged_as_it_was_sent(

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from services.ingest.verdicts import Arrival, EventType, Reading, Rejection, read_event
+from services.ingest.occurrence import OLDEST
+from services.ingest.verdicts import (
+    Arrival,
+    EventType,
+    Reading,
+    Rejection,
+    Salvage,
+    read_event,
+    salvage_event,
+)
 
 RECEIVED = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -18,15 +27,29 @@ def read(payload: bytes, **arrival: Any) -> Reading:
     return read_event(payload, Arrival(**known), limit_bytes=32 * 1024)
 
 
+def enrichment_of(reading: Reading) -> Any:
+    return json.loads(reading.enrichment)
+
+
 def viewed(**fields: Any) -> bytes:
     event = {"type": "track", "event": "Product Viewed", "userId": "ada", **fields}
     return json.dumps({name: value for name, value in event.items() if value is not ...}).encode()
 
 
 def test_what_is_not_known_is_no_fault() -> None:
-    reading = read(viewed(messageId="m1", properties={"price": 9.5}, plan={"a": [1, None]}))
+    payload = viewed(messageId="m1", properties={"colour": 9.5}, plan={"a": [1, None]})
 
-    assert reading == Reading(EventType.TRACK, "Product Viewed", "m1", "ada", "", RECEIVED)
+    reading = read(payload)
+
+    assert reading == Reading(
+        EventType.TRACK, "Product Viewed", "m1", "ada", "", RECEIVED, payload, b"{}"
+    )
+
+
+def test_many_brackets_are_not_deep() -> None:
+    beside_each_other = [{"sku": "[[[[", "tags": []}] * 100
+
+    assert read(viewed(properties={"products": beside_each_other}))
 
 
 def test_numbers_and_nulls_stand_for_ids_as_the_sdks_send_them() -> None:
@@ -58,7 +81,7 @@ def test_the_route_says_the_type_where_the_event_does_not() -> None:
         (viewed(type="group"), "group_id_missing", "groupId"),
         (viewed(type="alias"), "previous_id_missing", "previousId"),
         (viewed(timestamp="yesterday"), "time_not_valid", "timestamp"),
-        (viewed(timestamp="0001-01-01T00:00:00Z"), "time_not_valid", "timestamp"),
+        (viewed(timestamp="0001-01-01T00:00:00+14:00"), "time_not_valid", "timestamp"),
         (viewed(timestamp="9999-12-31T23:59:59-14:00"), "time_not_valid", "timestamp"),
         (viewed(timestamp="2026-11-22T12:00:00Z", sentAt="?"), "time_not_valid", "sentAt"),
         (viewed(properties="x" * 40_000), "event_too_large", ""),
@@ -68,6 +91,17 @@ def test_the_route_says_the_type_where_the_event_does_not() -> None:
         (b'{"type":"track","event":"a","userId":"ada","p":NaN}', "not_json", ""),
         (b'{"type":"track","event":"a","userId":"\\ud800"}', "not_json", ""),
         (b'{"p":' + b"[" * 15_000 + b"]" * 15_000 + b"}", "not_json", ""),
+        (
+            b'{"type":"track","event":"a","userId":"u","p":' + b"[" * 64 + b"]" * 64 + b"}",
+            "too_deep",
+            "",
+        ),
+        (viewed(userId=int("9" * 400)), "text_too_long", "userId"),
+        (
+            viewed(userId="9" * 5000).replace(b'"9', b"9").replace(b'9"', b"9"),
+            "wrong_type",
+            "userId",
+        ),
         (b"[]", "wrong_type", ""),
         (b"", "not_json", ""),
     ],
@@ -111,16 +145,59 @@ def test_the_time_of_the_batch_corrects_events_that_name_none() -> None:
 
 
 def test_nothing_happens_after_it_was_received() -> None:
-    tomorrow = viewed(timestamp="2026-11-23T12:00:00Z")
-    sent_before_it_happened = viewed(
-        timestamp="2026-11-22T11:00:00Z", sentAt="2026-11-08T11:00:00Z"
+    tomorrow = read(viewed(timestamp="2026-11-23T12:00:00Z"))
+    sent_before_it_happened = read(
+        viewed(timestamp="2026-11-22T11:00:00Z", sentAt="2026-11-08T11:00:00Z")
+    )
+    a_moment_ahead = read(viewed(timestamp="2026-11-22T12:00:00.9Z"))
+
+    assert {tomorrow.occur_time, sent_before_it_happened.occur_time} == {RECEIVED}
+    assert a_moment_ahead.occur_time == RECEIVED
+    assert enrichment_of(tomorrow) == {"flags": ["time_in_future"]}
+    assert enrichment_of(sent_before_it_happened) == {"flags": ["time_in_future"]}
+    assert enrichment_of(a_moment_ahead) == {}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"timestamp": "1970-01-02T00:00:00Z", "sentAt": "9998-12-31T00:00:00Z"},
+        {"timestamp": "0001-01-01T00:00:00Z"},
+        {"timestamp": "1999-12-31T23:59:59-12:00"},
+    ],
+)
+def test_no_event_is_held_to_be_older_than_ten_years(fields: dict[str, str]) -> None:
+    reading = read(viewed(**fields))
+
+    assert reading.occur_time == RECEIVED - OLDEST
+    assert enrichment_of(reading) == {"flags": ["time_too_old"]}
+
+
+def test_when_the_batch_was_sent_is_kept_with_each_event() -> None:
+    sent_time = RECEIVED - timedelta(seconds=2)
+
+    by_the_batch = read(viewed(), sent_time=sent_time)
+    by_itself = read(viewed(sentAt="2026-11-22T11:00:00Z"), sent_time=sent_time)
+
+    assert enrichment_of(by_the_batch) == {"time": {"sent": "2026-11-22T11:59:58Z"}}
+    assert enrichment_of(by_itself) == {}
+
+
+def test_the_size_of_an_event_is_the_senders_own_limit_if_it_has_one() -> None:
+    payload = viewed(properties={"note": "x" * 200})
+
+    assert read(viewed(properties={"note": "x" * 40_000}), event_bytes=50_000)
+    with pytest.raises(Rejection, match="100 bytes"):
+        read(payload, event_bytes=100)
+
+
+def test_what_can_be_told_of_a_rejected_event_is_told() -> None:
+    arrival = Arrival(RECEIVED, default_type=EventType.TRACK)
+
+    salvage = salvage_event(
+        b'{"event": "Paid", "messageId": 7, "userId": ["x"], "anonymousId": "a", "properties": 1}',
+        arrival,
     )
 
-    assert read(tomorrow).occur_time == RECEIVED
-    assert read(sent_before_it_happened).occur_time == RECEIVED
-
-
-def test_a_clock_that_is_centuries_off_leaves_a_time_that_databases_take() -> None:
-    future = viewed(timestamp="1970-01-02T00:00:00Z", sentAt="9998-12-31T00:00:00Z")
-
-    assert read(future).occur_time == datetime(1970, 1, 1, tzinfo=UTC)
+    assert salvage == Salvage(EventType.TRACK, "Paid", "7", "", "a")
+    assert salvage_event(b"[", arrival) == salvage_event(b"[]", arrival) == Salvage()

@@ -1,0 +1,239 @@
+"""Commits what calls bring to a shard of the log: many calls in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from common.db import Database, Session
+from common.uid import parse_uid
+from services.ingest import append, repository
+from services.ingest.append import Key, NewEvent, Tally
+from services.ingest.intake import hour_of
+from services.ingest.news import News
+from services.ingest.repository import QuotaReceipt, RejectedEvent
+from services.ingest.verdicts import Verdict
+
+# Enough to make the commit cheap, and few enough that readers and others get their turn.
+_EVENTS_A_TRANSACTION = 2000
+_BYTES_A_TRANSACTION = 4 * 1024 * 1024
+# A store that goes on sending when its quota is used up must not fill the disk with receipts.
+_QUOTA_RECEIPTS_A_DAY = 10_000
+_COSTING = (Verdict.ACCEPTED, Verdict.REJECTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What a call brings to a shard, to be committed together."""
+
+    events: list[NewEvent] = field(default_factory=list)
+    """Events that are stored, unless the log has them."""
+    rejected: list[RejectedEvent] = field(default_factory=list)
+    """Events that are kept with the reason why they can't be stored."""
+    quotas: dict[bytes, int] = field(default_factory=dict)
+    """How many events a day these stores may send; the others, as many as they like."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a delivery."""
+
+    events: Sequence[Verdict]
+    """`ACCEPTED`, `DUPLICATE` or `QUOTA` for each of its events."""
+    rejected: Sequence[Verdict]
+    """`REJECTED` or `QUOTA` for each of its rejected events."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    delivery: Delivery
+    byte_count: int
+    outcome: asyncio.Future[Outcome]
+
+
+class LogWriter:
+    """Appends to one shard, a transaction after the other.
+
+    While one is under way, calls gather; the next takes them together. A call that
+    comes alone is served at once.
+    """
+
+    def __init__(self, database: Database, shard: int, news: News) -> None:
+        self._database = database
+        self._shard = shard
+        self._news = news
+        self._waiting: deque[_Waiting] = deque()
+        self._writing: asyncio.Task[None] | None = None
+
+    async def append(self, delivery: Delivery) -> Outcome:
+        """Store the events that the log doesn't have; says what became of each.
+
+        It is said after the commit. Of events with the same key, the first is stored.
+        Rejected events and the count of all verdicts are committed with them. Raises what
+        the database raised; then some of it may be stored, and repeating the call tells.
+        """
+        byte_count = sum(len(event.payload) for event in delivery.events)
+        byte_count += sum(len(event.payload) for event in delivery.rejected)
+        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(delivery, byte_count, outcome))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_waiting())
+        return await outcome
+
+    async def _write_waiting(self) -> None:
+        gathered: list[_Waiting] = []
+        try:
+            while self._waiting:
+                async with self._database.session() as session:
+                    while gathered := self._gather():
+                        deliveries = [waiting.delivery for waiting in gathered]
+                        outcomes = await self._write(session, deliveries)
+                        for waiting, outcome in zip(gathered, outcomes, strict=True):
+                            if not waiting.outcome.done():  # Its call may have been given up.
+                                waiting.outcome.set_result(outcome)
+        except Exception as error:  # Each call must hear of it, whatever it is.
+            for waiting in gathered or self._gather():
+                if not waiting.outcome.done():
+                    waiting.outcome.set_exception(error)
+        finally:
+            self._writing = None
+            if self._waiting:
+                self._writing = asyncio.create_task(self._write_waiting())
+
+    def _gather(self) -> list[_Waiting]:
+        """The calls that go with the next transaction: at least one, and as many as it may hold."""
+        gathered: list[_Waiting] = []
+        event_count = byte_count = 0
+        while self._waiting:
+            waiting = self._waiting[0]
+            event_count += len(waiting.delivery.events)
+            byte_count += waiting.byte_count
+            if gathered and (
+                event_count > _EVENTS_A_TRANSACTION or byte_count > _BYTES_A_TRANSACTION
+            ):
+                break
+            gathered.append(self._waiting.popleft())
+        return gathered
+
+    async def _write(self, session: Session, deliveries: Sequence[Delivery]) -> list[Outcome]:
+        """Commit the deliveries together; says what became of each."""
+        first_of: dict[Key, NewEvent] = {}
+        for delivery in deliveries:
+            for event in delivery.events:
+                first_of.setdefault(event.key, event)
+        new = list(first_of.values())
+        rejected = [event for delivery in deliveries for event in delivery.rejected]
+        beyond: frozenset[Key | str] = frozenset()
+        async with session.begin() as transaction:
+            head = await append.lock_head(transaction, self._shard)
+            quotas: dict[bytes, int] = {}
+            for delivery in deliveries:
+                quotas |= delivery.quotas
+            if quotas:
+                beyond = await _find_beyond(transaction, new, rejected, quotas)
+                new = [event for event in new if event.key not in beyond]
+                rejected = [event for event in rejected if event.uid not in beyond]
+            # Duplicates are rare, so they are looked for only where the insert met one.
+            if not await append.insert_events(transaction, self._shard, head=head, new=new):
+                known = await append.find_known(transaction, first_of)
+                new = [event for event in new if event.key not in known]
+                await append.insert_events(transaction, self._shard, head=head, new=new)
+            stored = {id(event) for event in new}
+            if beyond:
+                await _add_quota_receipts(transaction, deliveries, beyond)
+            outcomes = [_outcome_of(delivery, stored, beyond) for delivery in deliveries]
+            await append.add_tallies(transaction, _count(deliveries, outcomes))
+            if rejected:
+                await repository.add_rejected_events(transaction, rejected)
+            if new:
+                await append.move_head(transaction, self._shard, head=head + len(new))
+        if new:
+            self._news.tell(self._shard)
+        return outcomes
+
+
+async def _find_beyond(
+    transaction: AsyncConnection,
+    new: Sequence[NewEvent],
+    rejected: Sequence[RejectedEvent],
+    quotas: Mapping[bytes, int],
+) -> frozenset[Key | str]:
+    """Which of these events are beyond the daily quota of their store, by key or uid.
+
+    Duplicates are not: they cost nothing.
+    """
+    limited = [event for event in new if event.store_uid in quotas]
+    known = await append.find_known(transaction, [event.key for event in limited])
+    claims: list[tuple[bytes, int, Key | str]] = [
+        (event.store_uid, event.hour, event.key) for event in limited if event.key not in known
+    ]
+    for rejection in rejected:
+        store = parse_uid("sto", rejection.store_uid)
+        if store in quotas:
+            claims.append((store, hour_of(rejection.receive_time), rejection.uid))
+    left: dict[tuple[bytes, int], int] = {}
+    beyond: set[Key | str] = set()
+    for store, hour, claimant in claims:
+        place = (store, hour // 24)
+        if place not in left:
+            left[place] = quotas[store] - await append.count_day(
+                transaction, store, day=hour // 24, verdicts=_COSTING
+            )
+        left[place] -= 1
+        if left[place] < 0:
+            beyond.add(claimant)
+    return frozenset(beyond)
+
+
+async def _add_quota_receipts(
+    transaction: AsyncConnection, deliveries: Sequence[Delivery], beyond: Collection[Key | str]
+) -> None:
+    """Note which events were turned away, a bounded number a day for each store."""
+    receipts: dict[Key, QuotaReceipt] = {}
+    for delivery in deliveries:
+        for event in delivery.events:
+            if event.key in beyond:
+                receipts[event.key] = QuotaReceipt(*event.key, event.receive_time)
+        for rejection in delivery.rejected:
+            if rejection.uid in beyond:
+                key = (parse_uid("sto", rejection.store_uid), rejection.message_key)
+                receipts[key] = QuotaReceipt(*key, rejection.receive_time)
+    by_day: dict[tuple[bytes, int], list[QuotaReceipt]] = {}
+    for receipt in receipts.values():
+        place = (receipt.store_uid, hour_of(receipt.receive_time) // 24)
+        by_day.setdefault(place, []).append(receipt)
+    for (store, day), of_day in by_day.items():
+        before = await append.count_day(transaction, store, day=day, verdicts=(Verdict.QUOTA,))
+        kept = of_day[: max(0, _QUOTA_RECEIPTS_A_DAY - before)]
+        if kept:
+            await repository.add_quota_receipts(transaction, kept)
+
+
+def _outcome_of(delivery: Delivery, stored: set[int], beyond: Collection[Key | str]) -> Outcome:
+    verdicts = [
+        Verdict.ACCEPTED if id(event) in stored else Verdict.DUPLICATE for event in delivery.events
+    ]
+    if beyond:
+        for place, event in enumerate(delivery.events):
+            if event.key in beyond:
+                verdicts[place] = Verdict.QUOTA
+    rejected = [
+        Verdict.QUOTA if event.uid in beyond else Verdict.REJECTED for event in delivery.rejected
+    ]
+    return Outcome(verdicts, rejected)
+
+
+def _count(deliveries: Sequence[Delivery], outcomes: Sequence[Outcome]) -> Mapping[Tally, int]:
+    """How many of the deliveries' events got which verdict."""
+    counts: Counter[tuple[bytes, int, Verdict]] = Counter()
+    for delivery, outcome in zip(deliveries, outcomes, strict=True):
+        for event, verdict in zip(delivery.events, outcome.events, strict=True):
+            counts[event.store_uid, event.hour, verdict] += 1
+        for rejection, verdict in zip(delivery.rejected, outcome.rejected, strict=True):
+            store = parse_uid("sto", rejection.store_uid)
+            counts[store, hour_of(rejection.receive_time), verdict] += 1
+    return {Tally(*place): count for place, count in counts.items()}
