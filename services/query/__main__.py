@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 
 from common.client import open_channel
 from common.config import read_config
@@ -15,7 +16,9 @@ from common.mutex import open_redis
 from common.page_token import PageTokens
 from common.server import build_server, serve
 from common.tls import read_certificates
+from services.query.column_keeper import ColumnKeeper
 from services.query.config import QueryConfig
+from services.query.duck import DuckColumns
 from services.query.freshness import Sightings
 from services.query.jobs import query_jobs
 from services.query.projector import LOG_SERVICE, Projector
@@ -41,6 +44,8 @@ async def main() -> None:
         )
         stack.push_async_callback(channel.close)
         sightings = Sightings()
+        columns = DuckColumns(Path(config.columns_path) if config.columns_path else None)
+        stack.push_async_callback(columns.close)
         page_tokens = PageTokens(config.page_token_key.get_secret_value())
 
         services = [QUERY, MAINTENANCE]
@@ -49,24 +54,26 @@ async def main() -> None:
             QueryServicer(
                 database,
                 sightings=sightings,
+                columns=columns,
                 page_tokens=page_tokens,
                 now=lambda: datetime.now(UTC),
             ),
             server,
         )
-        maintenance_pb2_grpc.add_MaintenanceServicer_to_server(
-            CronServicer(
-                "query", database=database, redis=redis, jobs=query_jobs(), page_tokens=page_tokens
-            ),
-            server,
+        cron = CronServicer(
+            "query", database=database, redis=redis, jobs=query_jobs(), page_tokens=page_tokens
         )
+        maintenance_pb2_grpc.add_MaintenanceServicer_to_server(cron, server)
+        await stack.enter_async_context(cron.measured())
         ingest = ingest_pb2_grpc.IngestStub(channel)
         projector = Projector(database, ingest, sightings=sightings)
         # A projector that fails for good ends the process, which is then started anew.
         async with asyncio.TaskGroup() as tasks:
             projection = tasks.create_task(projector.run())
-            await serve(server, services, config)
+            keeping = tasks.create_task(ColumnKeeper(database, columns).run())
+            await serve(server, services, config, on_stop=cron.stop)
             projection.cancel()
+            keeping.cancel()
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ from common.cron.trim_runs import trim_runs_job
 from services.query import repository
 from services.query.quarters import quarter_of, time_of
 from services.query.repository import Selection
+from services.query.tallies import EVENT_TYPES
 
 log = logging.getLogger(__name__)
 
 _AGE = timedelta(days=1)
 _HOUR_QUARTERS = 4
+_MOST_ROWS = 500
 
 
 class CountsDiffer(Exception):
@@ -25,7 +27,7 @@ class CountsDiffer(Exception):
 
 def query_jobs() -> list[Job]:
     """All jobs that Query runs."""
-    return [trim_runs_job(), check_counts_job()]
+    return [trim_runs_job(), check_counts_job(), drop_replaced_figures_job()]
 
 
 def check_counts_job() -> Job:
@@ -42,6 +44,21 @@ def check_counts_job() -> Job:
     )
 
 
+def drop_replaced_figures_job() -> Job:
+    """Removes figures that were made anew and don't answer any more."""
+    return Job(
+        name="drop-replaced-figures",
+        description="Removes figures that were rebuilt.",
+        period=timedelta(hours=1),
+        run_batch=_drop_some_figures,
+    )
+
+
+async def _drop_some_figures(transaction: AsyncConnection, *, cursor: str, now: datetime) -> Batch:
+    row_count = await repository.drop_replaced_figures(transaction, limit=_MOST_ROWS)
+    return Batch(row_count=row_count, done=row_count == 0)
+
+
 async def _check_next_store(transaction: AsyncConnection, *, cursor: str, now: datetime) -> Batch:
     """Check the store after the cursor, which names the hour too: `now` may pass into the next."""
     quarter, _, checked = cursor.partition(" ")
@@ -49,7 +66,13 @@ async def _check_next_store(transaction: AsyncConnection, *, cursor: str, now: d
     store_uid = await repository.find_next_store(transaction, checked or None)
     if store_uid is None:
         return Batch(row_count=0, done=True)
-    selection = Selection(store_uid, first, first + _HOUR_QUARTERS, names=())
+    selection = Selection(
+        generation=await repository.find_live_generation(transaction),
+        store_uid=store_uid,
+        first_quarter=first,
+        end_quarter=first + _HOUR_QUARTERS,
+        measures=EVENT_TYPES,
+    )
     differences = await repository.count_differences(transaction, selection)
     if differences:
         log.error(

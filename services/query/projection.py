@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from services.query.quarters import QUARTER_SECONDS
+from services.query.orders import Trust
+from services.query.payload import Payload, digest_of, read_payload
 from shoptrail.ingest.v1.event_pb2 import Event, EventType
 
+PAGE_TYPES = (EventType.EVENT_TYPE_PAGE, EventType.EVENT_TYPE_SCREEN)
+TRACK, IDENTIFY, ALIAS = (
+    EventType.EVENT_TYPE_TRACK,
+    EventType.EVENT_TYPE_IDENTIFY,
+    EventType.EVENT_TYPE_ALIAS,
+)
+
 _POSITION_BITS = 48
-_NAMED_PAGES = (EventType.EVENT_TYPE_PAGE, EventType.EVENT_TYPE_SCREEN)
 
 
 class LogDisorder(Exception):
     """The log does not go on where it was left; to count on would be to count wrong."""
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class CountKey:
-    """What is counted together."""
-
-    store_uid: str
-    quarter: int
-    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +45,27 @@ class RecordedEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Fact:
+    """An event as the figures see it."""
+
+    event: RecordedEvent
+    mark: bytes
+    """Stands for the message id: orders events of the same time wherever the log has them."""
+    trust: Trust
+    payload: Payload
+
+
+@dataclass(frozen=True, slots=True)
 class Projection:
     """What the read models gain by some events."""
 
     position: int
     """Of the last of the events."""
-    counts: dict[CountKey, int]
-    events: list[RecordedEvent]
+    facts: list[Fact]
+
+    @property
+    def events(self) -> list[RecordedEvent]:
+        return [fact.event for fact in self.facts]
 
 
 def fold(events: Sequence[Event], *, shard: int, after_position: int) -> Projection:
@@ -62,36 +73,63 @@ def fold(events: Sequence[Event], *, shard: int, after_position: int) -> Project
 
     Raises `LogDisorder` unless each stands one after the one before it.
     """
-    counts: Counter[CountKey] = Counter()
-    recorded = []
+    facts = []
     position = after_position
     for event in events:
         position += 1
         if event.position != position:
             raise LogDisorder(f"{event.position} stands where {position} must")
-        name = event.name if event.type == EventType.EVENT_TYPE_TRACK else type_name(event.type)
-        quarter = event.occur_time.seconds // QUARTER_SECONDS
-        counts[CountKey(event.store_uid, quarter, name)] += 1
-        recorded.append(
-            RecordedEvent(
-                id=shard << _POSITION_BITS | position,
-                uid=event.uid,
-                store_uid=event.store_uid,
-                message_id=event.message_id,
-                type=event.type,
-                name=name,
-                page_name=event.name if event.type in _NAMED_PAGES else "",
-                user_id=event.user_id,
-                anonymous_id=event.anonymous_id,
-                occur_time=event.occur_time.ToDatetime(tzinfo=UTC),
-                receive_time=event.receive_time.ToDatetime(tzinfo=UTC),
-                payload=event.payload,
-            )
+        name = event.name if event.type == TRACK else type_name(event.type)
+        recorded = RecordedEvent(
+            id=shard << _POSITION_BITS | position,
+            uid=event.uid,
+            store_uid=event.store_uid,
+            message_id=event.message_id,
+            type=event.type,
+            name=name,
+            page_name=event.name if event.type in PAGE_TYPES else "",
+            user_id=event.user_id,
+            anonymous_id=event.anonymous_id,
+            occur_time=event.occur_time.ToDatetime(tzinfo=UTC),
+            receive_time=event.receive_time.ToDatetime(tzinfo=UTC),
+            payload=event.payload,
         )
-    return Projection(position=position, counts=dict(counts), events=recorded)
+        facts.append(fact_of(recorded))
+    return Projection(position=position, facts=facts)
+
+
+def fact_of(event: RecordedEvent) -> Fact:
+    """What the event says."""
+    return Fact(
+        event=event,
+        mark=digest_of(event.message_id),
+        # Until the log says with which kind of key an event came, none is confirmed.
+        trust=Trust.CLAIMED,
+        payload=read_payload(event.payload),
+    )
+
+
+def position_of(event: RecordedEvent) -> int:
+    """Where the event stands in the log of its shard."""
+    return event.id & (1 << _POSITION_BITS) - 1
+
+
+def place_of(identifier: int) -> tuple[int, int]:
+    """The shard and the position that an event's id stands for."""
+    return identifier >> _POSITION_BITS, identifier & (1 << _POSITION_BITS) - 1
+
+
+def ids_after(shard: int, position: int) -> tuple[int, int]:
+    """The ids between which the events stand that follow a position, neither included."""
+    return shard << _POSITION_BITS | position, (shard + 1) << _POSITION_BITS
 
 
 def type_name(number: int) -> str:
     """How a type of event is called, such as `page`; `type_<number>` of one not known here."""
     known = EventType.DESCRIPTOR.values_by_number.get(number)
     return known.name.removeprefix("EVENT_TYPE_").lower() if known else f"type_{number}"
+
+
+def type_numbers() -> dict[str, int]:
+    """The numbers of the types that are known here, by their names."""
+    return {type_name(number): number for number in EventType.values() if number}

@@ -11,9 +11,9 @@ from prometheus_client import Counter, Gauge
 
 from common.db import Database
 from common.log import describe_failure
-from services.query import repository
+from services.query import figures, repository
 from services.query.freshness import Cursor, Sightings, later
-from services.query.projection import LogDisorder, fold
+from services.query.projection import LogDisorder, Projection, fold
 from shoptrail.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,8 @@ _LAG = Gauge("query_projector_lag_events", "Events of the log not yet projected.
 _EVENTS = Counter("query_projector_events", "Events projected.", ["shard"])
 _STOPPED = Gauge("query_projector_stopped", "1 if the log of the shard is in disorder.", ["shard"])
 
+_GENERATION = Gauge("query_projector_generation", "The generation of figures that answers.")
+
 _PAGE_EVENTS = 1000
 _ANSWER_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
@@ -34,14 +36,22 @@ class _Overtaken(Exception):
     """Another replica has projected these events."""
 
 
+class _Replaced(Exception):
+    """The generation doesn't answer any more."""
+
+
 class Projector:
-    """Keeps the read models at the head of the log, a task for each shard.
+    """Keeps the read models at the head of the log, a task for each generation and shard.
 
     What a batch of events changes is committed together with the cursor that
     says so, and only by who finds the cursor where it was when the batch was
     read. So it may be stopped anywhere, and run in several replicas at once.
 
-    While nothing happens it hears so every `longest_wait`: so old may `as_of` get.
+    A generation of figures that is being built is brought to the head beside the one
+    that answers, and then takes its place.
+
+    While nothing happens it hears so every `longest_wait`: so old may `as_of` get, and so
+    late is a new generation met.
     """
 
     def __init__(
@@ -56,7 +66,7 @@ class Projector:
         self._ingest = ingest
         self._sightings = sightings
         self._longest_wait = longest_wait
-        self._cursor_count = 0
+        self._cursor_counts: dict[int, int] = {}
 
     async def run(self) -> None:
         """Follow the log until cancelled. A failure is logged, and tried again soon.
@@ -65,23 +75,43 @@ class Projector:
         log: its counts stay right, and grow old.
         """
         async with asyncio.TaskGroup() as followers:
-            await self._follow(0, followers)
+            while True:
+                heed_cancellation()
+                try:
+                    await self._meet_generations(followers)
+                except Exception as error:
+                    log.warning("generations not met", extra=_describe(error))
+                await asyncio.sleep(self._longest_wait.total_seconds())
 
-    async def _follow(self, shard: int, followers: asyncio.TaskGroup) -> None:
+    async def _meet_generations(self, followers: asyncio.TaskGroup) -> None:
+        """Follow the log for each generation that isn't followed yet."""
+        if not self._cursor_counts:
+            async with self._database.begin() as transaction:
+                await repository.add_first_generation(transaction)
+        async with self._database.read() as snapshot:
+            current = await repository.list_current_generations(snapshot)
+        for generation in current:
+            if generation not in self._cursor_counts:
+                self._cursor_counts[generation] = 0
+                followers.create_task(self._follow(generation, 0, followers))
+
+    async def _follow(self, generation: int, shard: int, followers: asyncio.TaskGroup) -> None:
         cursor = None
         wait = timedelta()
         pause_seconds = _FIRST_PAUSE_SECONDS
         while True:
-            _heed_cancellation()
+            heed_cancellation()
             try:
                 if cursor is None:
-                    cursor, wait = await self._find_cursor(shard), timedelta()
+                    cursor, wait = await self._find_cursor(generation, shard), timedelta()
                 answer = await self._read_log(cursor, wait)
-                await self._meet_shards(answer.shard_count, followers)
-                cursor, wait = await self._project(answer, cursor), self._longest_wait
+                await self._meet_shards(generation, answer.shard_count, followers)
+                cursor, wait = await self._project(generation, answer, cursor), self._longest_wait
                 pause_seconds = _FIRST_PAUSE_SECONDS
             except _Overtaken:
                 cursor = None
+            except _Replaced:
+                return
             except LogDisorder as disorder:
                 _STOPPED.labels(shard).set(1)
                 log.critical("projection stopped", extra={"shard": shard, "why": str(disorder)})
@@ -92,9 +122,9 @@ class Projector:
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
 
-    async def _find_cursor(self, shard: int) -> Cursor:
+    async def _find_cursor(self, generation: int, shard: int) -> Cursor:
         async with self._database.read() as snapshot:
-            cursors = await repository.list_cursors(snapshot)
+            cursors = await repository.list_cursors(snapshot, generation)
         known = {cursor.shard: cursor for cursor in cursors}
         return known.get(shard) or Cursor(shard, position=0, as_of_time=None)
 
@@ -105,40 +135,78 @@ class Projector:
         request.wait.FromTimedelta(wait)
         return await self._ingest.ReadLog(request, timeout=wait.total_seconds() + _ANSWER_SECONDS)
 
-    async def _meet_shards(self, shard_count: int, followers: asyncio.TaskGroup) -> None:
+    async def _meet_shards(
+        self, generation: int, shard_count: int, followers: asyncio.TaskGroup
+    ) -> None:
         """Give shards that are new a cursor, without which answers would pass for fresh."""
-        if shard_count <= self._cursor_count:
+        known_count = self._cursor_counts[generation]
+        if shard_count <= known_count:
             return
         async with self._database.begin() as transaction:
-            await repository.add_cursors(transaction, shard_count=shard_count)
+            await repository.add_cursors(transaction, generation, shard_count=shard_count)
         # Shard 0 is followed from the start.
-        for shard in range(max(self._cursor_count, 1), shard_count):
-            followers.create_task(self._follow(shard, followers))
-        self._cursor_count = max(self._cursor_count, shard_count)
+        for shard in range(max(known_count, 1), shard_count):
+            followers.create_task(self._follow(generation, shard, followers))
+        self._cursor_counts[generation] = max(known_count, shard_count)
 
-    async def _project(self, answer: ingest_pb2.ReadLogResponse, old: Cursor) -> Cursor:
+    async def _project(
+        self, generation: int, answer: ingest_pb2.ReadLogResponse, old: Cursor
+    ) -> Cursor:
         """Bring the read models up to date with the answer; returns where the cursor is then."""
         projection = fold(answer.events, shard=old.shard, after_position=old.position)
-        if not projection.events and answer.head_position != old.position:
+        if not projection.facts and answer.head_position != old.position:
             raise LogDisorder(
                 f"nothing follows {old.position} though the head is at {answer.head_position}"
             )
         as_of_time = answer.as_of_time.ToDatetime(tzinfo=UTC)
         if projection.position < answer.head_position:
             # What follows was stored after the last event was received.
-            as_of_time = min(as_of_time, projection.events[-1].receive_time)
+            as_of_time = min(as_of_time, projection.facts[-1].event.receive_time)
         new = Cursor(old.shard, projection.position, later(old.as_of_time, as_of_time))
-        if projection.events:
-            async with self._database.begin() as transaction:
-                if not await repository.move_cursor(transaction, old, new):
-                    raise _Overtaken
-                await repository.add_counts(transaction, projection.counts)
-                await repository.add_events(transaction, projection.events)
-            _EVENTS.labels(old.shard).inc(len(projection.events))
+        if projection.facts:
+            state = await self._add(generation, projection, old, new)
+            _EVENTS.labels(old.shard).inc(len(projection.facts))
         else:
-            self._sightings.note(new)
-        _LAG.labels(old.shard).set(answer.head_position - projection.position)
+            async with self._database.read() as snapshot:
+                state = await repository.get_state(snapshot, generation)
+        if state == repository.LIVE:
+            if not projection.facts:
+                self._sightings.note(new)
+            _GENERATION.set(generation)
+            _LAG.labels(old.shard).set(answer.head_position - projection.position)
+        elif state == repository.BUILDING:
+            await self._replace_live_by(generation)
+        else:
+            raise _Replaced
         return new
+
+    async def _add(
+        self, generation: int, projection: Projection, old: Cursor, new: Cursor
+    ) -> int | None:
+        """Add to the read models and move the cursor; returns the generation's state."""
+        async with self._database.begin() as transaction:
+            state = await repository.lock_generation(transaction, generation)
+            if state in (repository.LIVE, repository.BUILDING):
+                if not await repository.move_cursor(transaction, generation, old, new):
+                    raise _Overtaken
+                await figures.add_facts(transaction, generation, projection.facts)
+                events = projection.events
+                if state == repository.BUILDING:
+                    # The listing, of which there is one, has those before already.
+                    live = await repository.find_live_generation(transaction)
+                    cursors = await repository.list_cursors(transaction, live)
+                    listed = {cursor.shard: cursor.position for cursor in cursors}
+                    ahead = new.position - listed.get(new.shard, 0)
+                    events = events[len(events) - max(min(ahead, len(events)), 0) :]
+                await repository.add_events(transaction, events)
+        return state
+
+    async def _replace_live_by(self, generation: int) -> None:
+        """Let a generation answer, if it holds all that the one that answers holds."""
+        async with self._database.begin() as transaction:
+            replaced = await repository.replace_live_by(transaction, generation)
+        if replaced:
+            log.info("generation replaced", extra={"generation": generation})
 
 
 def _describe(error: Exception) -> dict[str, str]:
@@ -148,7 +216,8 @@ def _describe(error: Exception) -> dict[str, str]:
     return describe_failure(error)
 
 
-def _heed_cancellation() -> None:
+def heed_cancellation() -> None:
+    """End the task if it was cancelled and has missed it."""
     # Python 3.11's `asyncio.wait_for`, with which the driver connects, drops a
     # cancellation that comes as it ends. A projector that missed its own would go on for ever.
     task = asyncio.current_task()

@@ -1,34 +1,60 @@
-"""Query's SQL. Functions take the caller's transaction and never end it."""
+"""Query's SQL, but for what writes figures.
+
+Functions take the caller's transaction and never end it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, func, insert, or_, select, union_all, update
+from sqlalchemy import (
+    ColumnElement,
+    Insert,
+    and_,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    union_all,
+    update,
+)
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.query.freshness import Cursor
-from services.query.projection import CountKey, RecordedEvent
+from services.query.projection import RecordedEvent
 from services.query.quarters import time_of
 from services.query.reports import Stretch
-from services.query.tables import cursors, event_counts, recorded_events
+from services.query.tables import (
+    FIGURES,
+    generation_cursors,
+    generations,
+    recorded_events,
+    tallies,
+)
+
+BUILDING, LIVE, REPLACED = 1, 2, 3
+"""The states of a generation."""
 
 _EVENT_COLUMNS = [recorded_events.c[field.name] for field in fields(RecordedEvent)]
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which events of a store a report counts."""
+    """Which tallies of a store a report is made of."""
 
+    generation: int
     store_uid: str
     first_quarter: int
     end_quarter: int
     """Not included."""
-    names: Sequence[str]
+    measures: Sequence[int]
+    names: Sequence[str] = ()
     """Empty for all."""
 
 
@@ -41,107 +67,217 @@ class Place:
     payload_bytes: int
 
 
-async def add_cursors(transaction: AsyncConnection, *, shard_count: int) -> None:
+async def find_live_generation(transaction: AsyncConnection) -> int:
+    """The generation of figures that answers; 0, which has none, before the first began."""
+    statement = select(generations.c.generation).where(generations.c.state == LIVE)
+    return int(await transaction.scalar(statement) or 0)
+
+
+async def list_current_generations(transaction: AsyncConnection) -> list[int]:
+    """The generations that follow the log: the one that answers, and one that is being built."""
+    statement = (
+        select(generations.c.generation)
+        .where(generations.c.state != REPLACED)
+        .order_by(generations.c.generation)
+    )
+    return list((await transaction.execute(statement)).scalars())
+
+
+async def add_first_generation(transaction: AsyncConnection) -> None:
+    """Make sure that there is a generation."""
+    if await find_live_generation(transaction):
+        return
+    try:
+        async with transaction.begin_nested():
+            await transaction.execute(insert(generations).values(generation=1, state=LIVE))
+    except IntegrityError:
+        return  # Another replica made it meanwhile.
+
+
+async def begin_generation(transaction: AsyncConnection) -> int | None:
+    """Add a generation to be built; None if one is being built already, or none answers yet."""
+    live = await find_live_generation(transaction)
+    if not live or await lock_generation(transaction, live) != LIVE:
+        return None
+    rows = (await transaction.execute(select(generations.c.generation, generations.c.state))).all()
+    if any(state == BUILDING for _, state in rows):
+        return None
+    generation: int = 1 + max(number for number, _ in rows)
+    await transaction.execute(insert(generations).values(generation=generation, state=BUILDING))
+    return generation
+
+
+async def replace_live_by(transaction: AsyncConnection, generation: int) -> bool:
+    """Let a generation answer that is being built, if no shard of it is behind."""
+    live = await find_live_generation(transaction)
+    if await lock_generation(transaction, live) != LIVE:
+        return False
+    if await lock_generation(transaction, generation) != BUILDING:
+        return False
+    built = {
+        cursor.shard: cursor.position for cursor in await list_cursors(transaction, generation)
+    }
+    for cursor in await list_cursors(transaction, live):
+        if built.get(cursor.shard, 0) < cursor.position:
+            return False
+    for number, state in ((live, REPLACED), (generation, LIVE)):
+        await transaction.execute(
+            update(generations).where(generations.c.generation == number).values(state=state)
+        )
+    return True
+
+
+async def drop_replaced_figures(transaction: AsyncConnection, *, limit: int) -> int:
+    """Remove figures that don't answer any more; returns how many rows, 0 when all are gone."""
+    replaced = select(generations.c.generation).where(generations.c.state == REPLACED)
+    generation = await transaction.scalar(replaced.limit(1))
+    if generation is None:
+        return 0
+    for table in (*FIGURES, generation_cursors):
+        columns = list(table.primary_key.columns)
+        rows = await transaction.execute(
+            select(*columns).where(table.c.generation == generation).limit(limit)
+        )
+        keys = [tuple(row) for row in rows]
+        if keys:
+            await transaction.execute(delete(table).where(tuple_(*columns).in_(keys)))
+            return len(keys)
+    gone = await transaction.execute(
+        delete(generations).where(generations.c.generation == generation)
+    )
+    return gone.rowcount
+
+
+async def get_state(transaction: AsyncConnection, generation: int) -> int | None:
+    """A generation's state, if it is there."""
+    statement = select(generations.c.state).where(generations.c.generation == generation)
+    state: int | None = await transaction.scalar(statement)
+    return state
+
+
+async def lock_generation(transaction: AsyncConnection, generation: int) -> int | None:
+    """Lock a generation's figures until the transaction ends; returns its state, if it is there."""
+    statement = (
+        select(generations.c.state).where(generations.c.generation == generation).with_for_update()
+    )
+    state: int | None = await transaction.scalar(statement)
+    return state
+
+
+async def add_cursors(transaction: AsyncConnection, generation: int, *, shard_count: int) -> None:
     """Make sure that each shard has a cursor, a new one at the beginning of the log."""
-    known = {cursor.shard for cursor in await list_cursors(transaction)}
+    known = {cursor.shard for cursor in await list_cursors(transaction, generation)}
     for shard in range(shard_count):
         if shard not in known:
             try:
                 async with transaction.begin_nested():
-                    await transaction.execute(insert(cursors).values(shard=shard, position=0))
+                    await transaction.execute(
+                        insert(generation_cursors).values(
+                            generation=generation, shard=shard, position=0
+                        )
+                    )
             except IntegrityError:
                 continue  # Another replica made it meanwhile.
 
 
-async def list_cursors(transaction: AsyncConnection) -> list[Cursor]:
-    """How far each shard has been read."""
-    statement = select(cursors.c.shard, cursors.c.position, cursors.c.as_of_time)
+async def list_cursors(transaction: AsyncConnection, generation: int) -> list[Cursor]:
+    """How far each shard has been read for a generation."""
+    column = generation_cursors.c
+    statement = select(column.shard, column.position, column.as_of_time).where(
+        column.generation == generation
+    )
     return [Cursor(*row) for row in await transaction.execute(statement)]
 
 
-async def move_cursor(transaction: AsyncConnection, old: Cursor, new: Cursor) -> bool:
+async def move_cursor(
+    transaction: AsyncConnection, generation: int, old: Cursor, new: Cursor
+) -> bool:
     """Move a shard's cursor, which stays locked until the transaction ends.
 
     Returns False, and moves nothing, if it isn't where `old` says.
     """
+    column = generation_cursors.c
     moved = await transaction.execute(
-        update(cursors)
-        .where(cursors.c.shard == old.shard, cursors.c.position == old.position)
+        update(generation_cursors)
+        .where(
+            column.generation == generation,
+            column.shard == old.shard,
+            column.position == old.position,
+        )
         .values(position=new.position, as_of_time=new.as_of_time)
     )
     return moved.rowcount == 1
 
 
-async def add_counts(transaction: AsyncConnection, counts: Mapping[CountKey, int]) -> None:
-    """Count events that were not counted before."""
-    rows = [
-        {
-            "store_uid": key.store_uid,
-            "quarter": key.quarter,
-            "name": key.name,
-            "event_count": event_count,
-        }
-        for key, event_count in sorted(counts.items())
-    ]
-    if transaction.dialect.name == "sqlite":
-        on_sqlite = sqlite.insert(event_counts)
-        total = event_counts.c.event_count + on_sqlite.excluded.event_count
-        await transaction.execute(
-            on_sqlite.on_conflict_do_update(set_={"event_count": total}), rows
-        )
-    else:
-        on_mysql = mysql.insert(event_counts)
-        total = event_counts.c.event_count + on_mysql.inserted.event_count
-        await transaction.execute(on_mysql.on_duplicate_key_update(event_count=total), rows)
-
-
 async def add_events(transaction: AsyncConnection, events: Sequence[RecordedEvent]) -> None:
-    """Add events to the listing, in the order of their ids."""
+    """Add events to the listing, in the order of their ids. Those that are there stay."""
     rows = [
         {column.name: getattr(event, column.name) for column in _EVENT_COLUMNS} for event in events
     ]
-    await transaction.execute(insert(recorded_events), rows)
+    if not rows:
+        return
+    statement: Insert = (
+        sqlite.insert(recorded_events).on_conflict_do_nothing()
+        if transaction.dialect.name == "sqlite"
+        else mysql.insert(recorded_events).on_duplicate_key_update(id=recorded_events.c.id)
+    )
+    await transaction.execute(statement, rows)
 
 
 async def rank_names(
     transaction: AsyncConnection, selection: Selection, *, limit: int
-) -> list[tuple[str, int]]:
-    """The names of the selected events and how often each happened, the most frequent first."""
-    total = func.sum(event_counts.c.event_count).label("total")
+) -> list[tuple[int, str, int]]:
+    """The measures, names and sums of the selected tallies, the greatest first."""
+    total = func.sum(tallies.c.tally).label("total")
     statement = (
-        select(event_counts.c.name, total)
+        select(tallies.c.measure, tallies.c.name, total)
         .where(_selected(selection))
-        .group_by(event_counts.c.name)
-        .order_by(total.desc(), event_counts.c.name)
+        .group_by(tallies.c.measure, tallies.c.name)
+        .order_by(total.desc(), tallies.c.name, tallies.c.measure)
         .limit(limit)
     )
-    return [(name, int(count)) for name, count in await transaction.execute(statement)]
+    return [
+        (measure, name, int(tally)) for measure, name, tally in await transaction.execute(statement)
+    ]
 
 
 async def count_all(transaction: AsyncConnection, selection: Selection) -> int:
-    """How many the selected events are."""
-    total = select(func.sum(event_counts.c.event_count)).where(_selected(selection))
+    """The sum of the selected tallies."""
+    total = select(func.sum(tallies.c.tally)).where(_selected(selection))
     return int(await transaction.scalar(total) or 0)
 
 
 async def count_by_period(
-    transaction: AsyncConnection, *, store_uid: str, stretch: Stretch, names: Sequence[str]
-) -> list[tuple[str, int, int]]:
-    """Name, index of the period and number of events, of each period in which any happened."""
+    transaction: AsyncConnection, selection: Selection, stretch: Stretch
+) -> list[tuple[int, str, int, int]]:
+    """Measure, name, index of the period and sum, of each period that has any.
+
+    The stretch stands in for the selection's quarters.
+    """
     # The database divides: a report over years has more quarters than can be fetched.
-    period = ((event_counts.c.quarter - stretch.first_quarter) // stretch.period_quarters).label(
-        "period"
-    )
-    selection = Selection(store_uid, stretch.first_quarter, stretch.end_quarter, names)
+    period = period_in(tallies.c.quarter, stretch)
     statement = (
-        select(event_counts.c.name, period, func.sum(event_counts.c.event_count))
-        .where(_selected(selection))
-        .group_by(event_counts.c.name, "period")
+        select(tallies.c.measure, tallies.c.name, period, func.sum(tallies.c.tally))
+        .where(
+            _selected(
+                replace(
+                    selection,
+                    first_quarter=stretch.first_quarter,
+                    end_quarter=stretch.end_quarter,
+                )
+            )
+        )
+        .group_by(tallies.c.measure, tallies.c.name, "period")
     )
     return [
-        (name, stretch.first_period + int(index), int(count))
-        for name, index, count in await transaction.execute(statement)
+        (measure, name, stretch.first_period + int(index), int(tally))
+        for measure, name, index, tally in await transaction.execute(statement)
     ]
+
+
+def period_in(quarter: ColumnElement[int], stretch: Stretch) -> ColumnElement[int]:
+    """The index, within the stretch, of the period that a quarter belongs to."""
+    return ((quarter - stretch.first_quarter) // stretch.period_quarters).label("period")
 
 
 async def list_places(
@@ -191,6 +327,47 @@ async def get_events(
     return [RecordedEvent(*row) for row in await transaction.execute(statement)]
 
 
+async def list_events_between(
+    transaction: AsyncConnection, after_id: int, before_id: int, *, limit: int
+) -> list[RecordedEvent]:
+    """The events with ids between the two, in the order of the log."""
+    column = recorded_events.c
+    statement = (
+        select(*_EVENT_COLUMNS)
+        .where(column.id > after_id, column.id < before_id)
+        .order_by(column.id)
+        .limit(limit)
+    )
+    return [RecordedEvent(*row) for row in await transaction.execute(statement)]
+
+
+async def list_places_between(
+    transaction: AsyncConnection, store_uid: str, after_id: int, before_id: int, *, limit: int
+) -> list[Place]:
+    """Where a store's events stand that have ids between the two, in the order of the log."""
+    column = recorded_events.c
+    statement = (
+        select(column.id, column.occur_time, func.length(column.payload))
+        .where(column.store_uid == store_uid, column.id > after_id, column.id < before_id)
+        .order_by(column.id)
+        .limit(limit)
+    )
+    return [Place(*row) for row in await transaction.execute(statement)]
+
+
+async def get_places(
+    transaction: AsyncConnection, *, store_uid: str, ids: Sequence[int]
+) -> list[Place]:
+    """Where the events with these ids stand, the latest first."""
+    column = recorded_events.c
+    statement = (
+        select(column.id, column.occur_time, func.length(column.payload))
+        .where(column.store_uid == store_uid, column.id.in_(ids))
+        .order_by(column.occur_time.desc(), column.id.desc())
+    )
+    return [Place(*row) for row in await transaction.execute(statement)]
+
+
 async def find_next_store(transaction: AsyncConnection, after: str | None) -> str | None:
     """The store that follows in the order of uids among those with events, if there is one."""
     column = recorded_events.c
@@ -202,37 +379,43 @@ async def find_next_store(transaction: AsyncConnection, after: str | None) -> st
 
 
 async def count_differences(transaction: AsyncConnection, selection: Selection) -> int:
-    """How many names have another count than they have events in the listing.
+    """How many types and names have another tally than they have events in the listing.
 
     One statement, since a second would see what was stored meanwhile.
     """
+    column = recorded_events.c
     listed = (
-        select(recorded_events.c.name, (-func.count()).label("surplus"))
+        select(column.type.label("measure"), column.name, (-func.count()).label("surplus"))
         .where(
-            recorded_events.c.store_uid == selection.store_uid,
-            recorded_events.c.occur_time >= time_of(selection.first_quarter),
-            recorded_events.c.occur_time < time_of(selection.end_quarter),
+            column.store_uid == selection.store_uid,
+            column.occur_time >= time_of(selection.first_quarter),
+            column.occur_time < time_of(selection.end_quarter),
         )
-        .group_by(recorded_events.c.name)
+        .group_by(column.type, column.name)
     )
     counted = (
-        select(event_counts.c.name, func.sum(event_counts.c.event_count).label("surplus"))
+        select(tallies.c.measure, tallies.c.name, func.sum(tallies.c.tally).label("surplus"))
         .where(_selected(selection))
-        .group_by(event_counts.c.name)
+        .group_by(tallies.c.measure, tallies.c.name)
     )
     both = union_all(listed, counted).subquery()
     different = (
-        select(both.c.name).group_by(both.c.name).having(func.sum(both.c.surplus) != 0).subquery()
+        select(both.c.name)
+        .group_by(both.c.measure, both.c.name)
+        .having(func.sum(both.c.surplus) != 0)
+        .subquery()
     )
     return int(await transaction.scalar(select(func.count()).select_from(different)) or 0)
 
 
 def _selected(selection: Selection) -> ColumnElement[bool]:
     conditions = [
-        event_counts.c.store_uid == selection.store_uid,
-        event_counts.c.quarter >= selection.first_quarter,
-        event_counts.c.quarter < selection.end_quarter,
+        tallies.c.generation == selection.generation,
+        tallies.c.store_uid == selection.store_uid,
+        tallies.c.measure.in_(selection.measures),
+        tallies.c.quarter >= selection.first_quarter,
+        tallies.c.quarter < selection.end_quarter,
     ]
     if selection.names:
-        conditions.append(event_counts.c.name.in_(selection.names))
+        conditions.append(tallies.c.name.in_(selection.names))
     return and_(*conditions)

@@ -1,49 +1,78 @@
-"""Serves `shoptrail.query.v1.Query`: counts a store's events, and lists them."""
+"""Serves `shoptrail.query.v1.Query`: reports on a store, and lists its events."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.resources import files
-from zoneinfo import ZoneInfo
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.db import Database
-from common.errors import InvalidRequest
+from common.errors import InvalidRequest, WrongState
 from common.interceptors.wrap import Context
 from common.page_token import PageTokens, read_page_size
-from common.uid import is_uid
-from services.query import repository
+from services.query import report_rows, repository
+from services.query.columns import EventColumns, Scope, Step
 from services.query.freshness import Cursor, Sightings
-from services.query.projection import RecordedEvent, type_name
-from services.query.quarters import quarter_of
-from services.query.reports import DEFAULT_LENGTHS, TooManyPeriods, boundaries_of, stretches_of
+from services.query.identities import anonymous_subject, user_subject
+from services.query.orders import Trust
+from services.query.payload import MONEY_UNIT
+from services.query.projection import (
+    RecordedEvent,
+    ids_after,
+    place_of,
+    type_name,
+    type_numbers,
+)
+from services.query.questions import (
+    Question,
+    QuestionReader,
+    check_store,
+    read_breakdown,
+    read_filters,
+    read_step,
+    read_time,
+)
+from services.query.report_rows import RevenueSums, SessionSums
 from services.query.repository import Place, Selection
+from services.query.tallies import EVENT_TYPES, Measure
 from shoptrail.query.v1 import query_pb2, query_pb2_grpc, report_pb2
-from shoptrail.query.v1.report_pb2 import Interval
+from shoptrail.query.v1.report_pb2 import ProductRanking, SessionBreakdown
 
 SERVICE = query_pb2.DESCRIPTOR.services_by_name["Query"].full_name
 
-_MOST_PERIODS = 2000
 _MOST_SERIES = 1000
 _MOST_NAMES = 50
+_MOST_ROWS = 100
+_MOST_CURRENCIES = 200
+_PRODUCTS, _MOST_PRODUCTS = 50, 500
+_MOST_STEPS = 10
+_MOST_COHORTS = 100
+_WINDOW, _LONGEST_WINDOW = timedelta(days=7), timedelta(days=366)
+_BREAKDOWN_ROWS, _MOST_BREAKDOWN_ROWS = 100, 1000
+_NOT_A_STEP = "must be the name of an event, a type, or both such as page:/cart"
+_NOT_A_BREAKDOWN = "must be page, campaign, referrer, device, country or properties.<path>"
 _PAGE_SIZE, _LARGEST_PAGE_SIZE = 50, 500
+_MOST_DESCRIPTIONS = 500
+_LONGEST_TAIL = timedelta(seconds=2)
+_TAIL_PAUSE_SECONDS = 0.1
+_TAIL_EVENTS = 20_000
 _PAGE_BYTES = 4 * 1024 * 1024
-# Until 1979 some clocks differed from UTC by odd minutes; and a range without a
-# beginning reaches back for weeks.
-_EARLIEST = datetime(1981, 1, 1, tzinfo=UTC)
-_LATEST = datetime(9998, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class _CountQuestion:
-    """What `CountEvents` is asked."""
-
-    store_uid: str
-    boundaries: Sequence[datetime]
-    names: Sequence[str]
+_SESSION_COLUMNS = {
+    SessionBreakdown.SESSION_BREAKDOWN_ENTRY_PAGE: "entry_page",
+    SessionBreakdown.SESSION_BREAKDOWN_EXIT_PAGE: "exit_page",
+    SessionBreakdown.SESSION_BREAKDOWN_CAMPAIGN: "campaign",
+    SessionBreakdown.SESSION_BREAKDOWN_REFERRER: "referrer",
+}
+_RANKED_MEASURES = {
+    ProductRanking.PRODUCT_RANKING_VIEWS: Measure.PRODUCT_VIEWS,
+    ProductRanking.PRODUCT_RANKING_ADDITIONS: Measure.PRODUCT_ADDITIONS,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +85,17 @@ class _ListQuestion:
     page_size: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """Tallies over time, the greatest first."""
+
+    ranked: list[tuple[int, str, int]]
+    """Measure, name and sum."""
+    counts: dict[tuple[int, str], list[int]]
+    total_count: int
+    cursors: Sequence[Cursor]
+
+
 class QueryServicer(query_pb2_grpc.QueryServicer):
     """Checks a request, then answers it from one snapshot of the read models."""
 
@@ -64,57 +104,432 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
         database: Database,
         *,
         sightings: Sightings,
+        columns: EventColumns,
         page_tokens: PageTokens,
         now: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._sightings = sightings
+        self._columns = columns
         self._page_tokens = page_tokens
-        self._now = now
-        # The database's own list: a system's directory of zones holds other files too.
-        self._zone_names = frozenset((files("tzdata") / "zones").read_text().split())
+        self._questions = QuestionReader(now)
 
     async def CountEvents(
         self, request: query_pb2.CountEventsRequest, context: Context
     ) -> query_pb2.CountEventsResponse:
-        question = self._read_count_question(request)
-        boundaries = question.boundaries
-        selection = Selection(
-            store_uid=question.store_uid,
-            first_quarter=quarter_of(boundaries[0]),
-            end_quarter=quarter_of(boundaries[-1]),
-            names=question.names,
+        violations: dict[str, str] = {}
+        numbers = type_numbers()
+        _check_names(request.names, violations)
+        if any(name not in numbers for name in request.types):
+            violations["types"] = f"must be of {', '.join(numbers)}"
+        question = self._questions.read(request, violations)
+        measures = [numbers[name] for name in request.types] or EVENT_TYPES
+        counted = await self._count(question, measures, request.names)
+        return query_pb2.CountEventsResponse(
+            period_times=_as_timestamps(question),
+            series=[
+                report_pb2.EventCountSeries(
+                    name=name,
+                    type=type_name(number),
+                    total_count=count,
+                    counts=counted.counts[number, name],
+                )
+                for number, name, count in counted.ranked
+            ],
+            total_count=counted.total_count,
+            as_of=self._as_of(counted.cursors),
         )
+
+    async def CountMeasure(
+        self, request: query_pb2.CountMeasureRequest, context: Context
+    ) -> query_pb2.CountMeasureResponse:
+        violations: dict[str, str] = {}
+        _check_names(request.names, violations)
+        if request.measure not in set(map(int, Measure)):
+            violations["measure"] = "is required, and must be one that there is"
+        question = self._questions.read(request, violations)
+        counted = await self._count(question, [request.measure], request.names)
+        return query_pb2.CountMeasureResponse(
+            period_times=_as_timestamps(question),
+            series=[
+                report_pb2.MeasureSeries(
+                    name=name, total_count=count, counts=counted.counts[measure, name]
+                )
+                for measure, name, count in counted.ranked
+            ],
+            total_count=counted.total_count,
+            as_of=self._as_of(counted.cursors),
+        )
+
+    async def CountVisitors(
+        self, request: query_pb2.CountVisitorsRequest, context: Context
+    ) -> query_pb2.CountVisitorsResponse:
+        question = self._questions.read(request, {})
+        counts = [0] * question.period_count
         async with self._database.read() as snapshot:
-            cursors = await repository.list_cursors(snapshot)
+            live = await repository.find_live_generation(snapshot)
+            cursors = await repository.list_cursors(snapshot, live)
+            asked = question.range_in(live)
+            visitor_count = await report_rows.count_visitors(snapshot, asked)
+            previous = await report_rows.count_visitors(snapshot, asked.within(question.previous))
+            for stretch in question.stretches if visitor_count else ():
+                found = await report_rows.count_visitors_by_period(snapshot, asked, stretch)
+                for period, count in found.items():
+                    counts[period] = count
+        return query_pb2.CountVisitorsResponse(
+            period_times=_as_timestamps(question),
+            counts=counts,
+            visitor_count=visitor_count,
+            previous_visitor_count=previous,
+            as_of=self._as_of(cursors),
+        )
+
+    async def ReportSessions(
+        self, request: query_pb2.ReportSessionsRequest, context: Context
+    ) -> query_pb2.ReportSessionsResponse:
+        violations: dict[str, str] = {}
+        if request.breakdown and request.breakdown not in _SESSION_COLUMNS:
+            violations["breakdown"] = "must be ENTRY_PAGE, EXIT_PAGE, CAMPAIGN or REFERRER"
+        question = self._questions.read(request, violations)
+        found: dict[int, SessionSums] = {}
+        rows: list[tuple[str, SessionSums]] = []
+        async with self._database.read() as snapshot:
+            live = await repository.find_live_generation(snapshot)
+            cursors = await repository.list_cursors(snapshot, live)
+            asked = question.range_in(live)
+            for stretch in question.stretches:
+                found |= await report_rows.sum_sessions(snapshot, asked, stretch)
+            previous = await report_rows.sum_sessions(snapshot, asked, question.previous)
+            if request.breakdown:
+                column = _SESSION_COLUMNS[request.breakdown]
+                rows = await report_rows.rank_sessions(snapshot, asked, column, limit=_MOST_ROWS)
+        nothing = SessionSums()
+        return query_pb2.ReportSessionsResponse(
+            period_times=_as_timestamps(question),
+            periods=[
+                _as_session_figures(found.get(period, nothing))
+                for period in range(question.period_count)
+            ],
+            total=_as_session_figures(sum(found.values(), nothing)),
+            previous=_as_session_figures(previous.get(0, nothing)),
+            rows=[
+                report_pb2.SessionRow(name=name, figures=_as_session_figures(sums))
+                for name, sums in rows
+            ],
+            as_of=self._as_of(cursors),
+        )
+
+    async def ReportRevenue(
+        self, request: query_pb2.ReportRevenueRequest, context: Context
+    ) -> query_pb2.ReportRevenueResponse:
+        violations: dict[str, str] = {}
+        if request.trust and request.trust not in set(map(int, Trust)):
+            violations["trust"] = "must be CLAIMED or CONFIRMED"
+        question = self._questions.read(request, violations)
+        trusts = [request.trust] if request.trust else list(Trust)
+        found: dict[tuple[str, int], RevenueSums] = {}
+        async with self._database.read() as snapshot:
+            live = await repository.find_live_generation(snapshot)
+            cursors = await repository.list_cursors(snapshot, live)
+            asked = question.range_in(live)
+            for stretch in question.stretches:
+                found |= await report_rows.sum_revenue(snapshot, asked, stretch, trusts)
+            previous = await report_rows.sum_revenue(snapshot, asked, question.previous, trusts)
+        # What was taken back again leaves rows without anything.
+        currencies = sorted(
+            {
+                currency
+                for sums_by in (found, previous)
+                for (currency, _), sums in sums_by.items()
+                if sums != RevenueSums()
+            }
+        )
+        nothing = RevenueSums()
+        return query_pb2.ReportRevenueResponse(
+            period_times=_as_timestamps(question),
+            currencies=[
+                _as_currency_revenue(
+                    currency,
+                    [
+                        found.get((currency, period), nothing)
+                        for period in range(question.period_count)
+                    ],
+                    previous.get((currency, 0), nothing),
+                )
+                for currency in currencies[:_MOST_CURRENCIES]
+            ],
+            as_of=self._as_of(cursors),
+        )
+
+    async def ReportProducts(
+        self, request: query_pb2.ReportProductsRequest, context: Context
+    ) -> query_pb2.ReportProductsResponse:
+        violations: dict[str, str] = {}
+        ranking = request.ranking or ProductRanking.PRODUCT_RANKING_ORDERS
+        by_orders = ranking == ProductRanking.PRODUCT_RANKING_ORDERS
+        if not by_orders and ranking not in _RANKED_MEASURES:
+            violations["ranking"] = "must be ORDERS, VIEWS or ADDITIONS"
+        if request.limit < 0:
+            violations["limit"] = "must not be negative"
+        question = self._questions.read(request, violations)
+        limit = min(request.limit or _PRODUCTS, _MOST_PRODUCTS)
+        async with self._database.read() as snapshot:
+            live = await repository.find_live_generation(snapshot)
+            cursors = await repository.list_cursors(snapshot, live)
+            asked = question.range_in(live)
+            product_ids = (
+                await report_rows.rank_products_by_orders(snapshot, asked, limit=limit)
+                if by_orders
+                else await report_rows.rank_products_by_measure(
+                    snapshot, asked, _RANKED_MEASURES[ranking], limit=limit
+                )
+            )
+            counts = await report_rows.sum_product_measures(snapshot, asked, product_ids)
+            sales = await report_rows.sum_product_sales(snapshot, asked, product_ids)
+            names = await report_rows.get_product_names(snapshot, asked, product_ids)
+        return query_pb2.ReportProductsResponse(
+            products=[
+                _as_product_figures(
+                    product_id, names.get(product_id, ""), counts=counts, sales=sales
+                )
+                for product_id in product_ids
+            ],
+            as_of=self._as_of(cursors),
+        )
+
+    async def ReportFunnel(
+        self, request: query_pb2.ReportFunnelRequest, context: Context
+    ) -> query_pb2.ReportFunnelResponse:
+        violations: dict[str, str] = {}
+        filters = read_filters(request.filters, violations)
+        if not 1 <= len(request.steps) <= _MOST_STEPS:
+            violations["steps"] = f"must be 1 to {_MOST_STEPS}"
+        steps = [
+            step
+            for index, text in enumerate(request.steps)
+            if (step := _read_step(text, f"steps[{index}]", violations)) is not None
+        ]
+        window = _read_window(request, violations)
+        breakdown = read_breakdown(request.breakdown)
+        if request.breakdown and breakdown is None:
+            violations["breakdown"] = _NOT_A_BREAKDOWN
+        scope = self._questions.read_scope(request, violations, filters=filters)
+        cursors = await self._columns.cursors()
+        rows = await self._columns.funnel(
+            scope, steps, window=window, breakdown=breakdown, limit=_MOST_ROWS
+        )
+        return query_pb2.ReportFunnelResponse(
+            rows=[
+                report_pb2.FunnelRow(value=row.value, person_counts=row.person_counts)
+                for row in rows
+            ],
+            as_of=self._as_of(cursors),
+        )
+
+    async def ReportRetention(
+        self, request: query_pb2.ReportRetentionRequest, context: Context
+    ) -> query_pb2.ReportRetentionResponse:
+        violations: dict[str, str] = {}
+        filters = read_filters(request.filters, violations)
+        first = _read_step(request.first, "first", violations) if request.first else None
+        again = _read_step(request.again, "again", violations) if request.again else None
+        question = self._questions.read(request, violations)
+        if question.period_count > _MOST_COHORTS:
+            raise InvalidRequest(
+                {"start_time": f"makes more than {_MOST_COHORTS} periods up to the end"}
+            )
+        scope = Scope(question.store_uid, question.boundaries[0], question.boundaries[-1], filters)
+        cursors = await self._columns.cursors()
+        cohorts = await self._columns.retention(
+            scope, question.boundaries, first=first, again=again
+        )
+        return query_pb2.ReportRetentionResponse(
+            period_times=_as_timestamps(question),
+            cohorts=[
+                report_pb2.Cohort(
+                    person_count=cohort.person_count, return_counts=cohort.return_counts
+                )
+                for cohort in cohorts
+            ],
+            as_of=self._as_of(cursors),
+        )
+
+    async def BreakDownEvents(
+        self, request: query_pb2.BreakDownEventsRequest, context: Context
+    ) -> query_pb2.BreakDownEventsResponse:
+        violations: dict[str, str] = {}
+        filters = read_filters(request.filters, violations)
+        step = _read_step(request.event, "event", violations) if request.event else None
+        breakdown = read_breakdown(request.breakdown)
+        if breakdown is None:
+            violations["breakdown"] = _NOT_A_BREAKDOWN
+        if request.limit < 0:
+            violations["limit"] = "must not be negative"
+        scope = self._questions.read_scope(request, violations, filters=filters)
+        limit = min(request.limit or _BREAKDOWN_ROWS, _MOST_BREAKDOWN_ROWS)
+        cursors = await self._columns.cursors()
+        assert breakdown is not None  # noqa: S101 - else there was a violation
+        rows = await self._columns.break_down(scope, step, breakdown, limit=limit)
+        return query_pb2.BreakDownEventsResponse(
+            rows=[
+                report_pb2.BreakdownRow(
+                    value=row.value, event_count=row.event_count, person_count=row.person_count
+                )
+                for row in rows
+            ],
+            as_of=self._as_of(cursors),
+        )
+
+    async def DescribeEvents(
+        self, request: query_pb2.DescribeEventsRequest, context: Context
+    ) -> query_pb2.DescribeEventsResponse:
+        scope = self._questions.read_scope(request, {})
+        cursors = await self._columns.cursors()
+        found = await self._columns.describe(scope, limit=_MOST_DESCRIPTIONS)
+        return query_pb2.DescribeEventsResponse(
+            events=[
+                report_pb2.EventDescription(
+                    type=type_name(one.type),
+                    name=one.name,
+                    event_count=one.event_count,
+                    first_time=_as_timestamp(one.first_time),
+                    last_time=_as_timestamp(one.last_time),
+                    properties=[
+                        report_pb2.PropertyDescription(
+                            name=known.name, event_count=known.event_count, types=known.types
+                        )
+                        for known in one.properties
+                    ],
+                )
+                for one in found
+            ],
+            as_of=self._as_of(cursors),
+        )
+
+    async def ListVisitorEvents(
+        self, request: query_pb2.ListVisitorEventsRequest, context: Context
+    ) -> query_pb2.ListVisitorEventsResponse:
+        violations: dict[str, str] = {}
+        check_store(request.store_uid, violations)
+        if bool(request.user_id) == bool(request.anonymous_id):
+            violations["user_id"] = "must be given, or anonymous_id, and not both"
+        page_size = _read_page_size(request.page_size, violations)
+        if violations:
+            raise InvalidRequest(violations)
+        place = self._page_tokens.open(request)
+        subject = (
+            user_subject(request.user_id)
+            if request.user_id
+            else anonymous_subject(request.anonymous_id)
+        )
+        cursors = await self._columns.cursors()
+        found = await self._columns.timeline(
+            request.store_uid,
+            subject,
+            after=(datetime.fromisoformat(place[0]), int(place[1])) if place else None,
+            limit=page_size + 1,
+        )
+        asked = found[:page_size]
+        async with self._database.read() as snapshot:
+            ids = [identifier for _, identifier in asked]
+            places = await repository.get_places(snapshot, store_uid=request.store_uid, ids=ids)
+            page = _page_of(places)
+            events = await repository.get_events(
+                snapshot, store_uid=request.store_uid, ids=[one.id for one in page]
+            )
+        response = query_pb2.ListVisitorEventsResponse(
+            events=[_as_message(event) for event in events], as_of=self._as_of(cursors)
+        )
+        if len(page) < len(places) or len(asked) < len(found):
+            # Of what the columns have, some may have left the listing.
+            last = (page[-1].occur_time, page[-1].id) if len(page) < len(places) else asked[-1]
+            response.next_page_token = self._page_tokens.seal(
+                request, [last[0].isoformat(), last[1]]
+            )
+        return response
+
+    async def TailEvents(
+        self, request: query_pb2.TailEventsRequest, context: Context
+    ) -> query_pb2.TailEventsResponse:
+        violations: dict[str, str] = {}
+        check_store(request.store_uid, violations)
+        page_size = _read_page_size(request.page_size, violations)
+        wait = _read_wait(request, violations)
+        if violations:
+            raise InvalidRequest(violations)
+        token = self._page_tokens.open(request)
+        reached = {int(shard): int(position) for shard, position in token} if token else {}
+        end = asyncio.get_running_loop().time() + wait.total_seconds()
+        while True:
+            async with self._database.read() as snapshot:
+                live = await repository.find_live_generation(snapshot)
+                cursors = await repository.list_cursors(snapshot, live)
+                if token is None:
+                    reached = {cursor.shard: cursor.position for cursor in cursors}
+                page = await _tail(
+                    snapshot, request.store_uid, cursors, reached, page_size=page_size
+                )
+                events = await repository.get_events(
+                    snapshot, store_uid=request.store_uid, ids=[place.id for place in page]
+                )
+            waited = asyncio.get_running_loop().time() >= end
+            if events or waited or token is None:
+                return query_pb2.TailEventsResponse(
+                    events=[_as_message(event) for event in sorted(events, key=_id_of)],
+                    next_page_token=self._page_tokens.seal(
+                        request, [[shard, position] for shard, position in sorted(reached.items())]
+                    ),
+                )
+            await asyncio.sleep(_TAIL_PAUSE_SECONDS)
+
+    async def RebuildFigures(
+        self, request: query_pb2.RebuildFiguresRequest, context: Context
+    ) -> query_pb2.RebuildFiguresResponse:
+        async with self._database.begin() as transaction:
+            generation = await repository.begin_generation(transaction)
+        if generation is None:
+            raise WrongState("The figures are being rebuilt already, or there are none yet.")
+        return query_pb2.RebuildFiguresResponse(generation=generation)
+
+    async def _count(
+        self, question: Question, measures: Sequence[int], names: Sequence[str]
+    ) -> _Counted:
+        """The tallies asked about, from one snapshot."""
+        async with self._database.read() as snapshot:
+            live = await repository.find_live_generation(snapshot)
+            cursors = await repository.list_cursors(snapshot, live)
+            asked = question.range_in(live)
+            selection = Selection(
+                generation=live,
+                store_uid=question.store_uid,
+                first_quarter=asked.first_quarter,
+                end_quarter=asked.end_quarter,
+                measures=measures,
+                names=tuple(names),
+            )
             ranked = await repository.rank_names(snapshot, selection, limit=_MOST_SERIES)
             total_count = (
-                sum(count for _, count in ranked)
+                sum(count for _, _, count in ranked)
                 if len(ranked) < _MOST_SERIES
                 else await repository.count_all(snapshot, selection)
             )
-            series = {name: [0] * (len(boundaries) - 1) for name, _ in ranked}
-            for stretch in stretches_of(boundaries) if series else ():
-                for name, period, count in await repository.count_by_period(
-                    snapshot, store_uid=question.store_uid, stretch=stretch, names=list(series)
+            counts = {(measure, name): [0] * question.period_count for measure, name, _ in ranked}
+            of_ranked = replace(selection, names=tuple({name for _, name, _ in ranked}))
+            for stretch in question.stretches if counts else ():
+                for measure, name, period, count in await repository.count_by_period(
+                    snapshot, of_ranked, stretch
                 ):
-                    series[name][period] = count
-        return query_pb2.CountEventsResponse(
-            period_times=[_as_timestamp(time) for time in boundaries[:-1]],
-            series=[
-                report_pb2.EventCountSeries(name=name, total_count=count, counts=series[name])
-                for name, count in ranked
-            ],
-            total_count=total_count,
-            as_of=self._as_of(cursors),
-        )
+                    if (measure, name) in counts:
+                        counts[measure, name][period] = count
+        return _Counted(ranked, counts, total_count, cursors)
 
     async def ListEvents(
         self, request: query_pb2.ListEventsRequest, context: Context
     ) -> query_pb2.ListEventsResponse:
         question = self._read_list_question(request)
         async with self._database.read() as snapshot:
-            cursors = await repository.list_cursors(snapshot)
+            live = await repository.find_live_generation(snapshot)
+            cursors = await repository.list_cursors(snapshot, live)
             places = await repository.list_places(
                 snapshot,
                 store_uid=request.store_uid,
@@ -138,55 +553,15 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
             )
         return response
 
-    def _read_count_question(self, request: query_pb2.CountEventsRequest) -> _CountQuestion:
-        """What is asked; raises `InvalidRequest` naming everything wrong at once."""
-        violations: dict[str, str] = {}
-        _check_store(request.store_uid, violations)
-        start = _read_time(request, "start_time", violations)
-        end = _read_time(request, "end_time", violations) or self._now()
-        interval = request.interval or Interval.INTERVAL_DAY
-        if interval not in DEFAULT_LENGTHS:
-            violations["interval"] = "must be HOUR, DAY or WEEK"
-        for field, time in (("start_time", start), ("end_time", end)):
-            if time is not None and not _EARLIEST <= time < _LATEST:
-                violations[field] = "must be in the years 1981 to 9997"
-        time_zone = request.time_zone or "UTC"
-        if time_zone not in self._zone_names:
-            violations["time_zone"] = "must be a name of the IANA database, such as Europe/Berlin"
-        if len(request.names) > _MOST_NAMES:
-            violations["names"] = f"must be at most {_MOST_NAMES}"
-        if start is not None and start >= end:
-            violations.setdefault("start_time", "must be before the end of the range")
-        if violations:
-            raise InvalidRequest(violations)
-        try:
-            boundaries = boundaries_of(
-                start or end - DEFAULT_LENGTHS[interval],
-                end,
-                interval=interval,
-                zone=ZoneInfo(time_zone),
-                most=_MOST_PERIODS,
-            )
-        except TooManyPeriods:
-            raise InvalidRequest(
-                {"start_time": f"makes more than {_MOST_PERIODS} periods up to the end"}
-            ) from None
-        return _CountQuestion(request.store_uid, boundaries, tuple(request.names))
-
     def _read_list_question(self, request: query_pb2.ListEventsRequest) -> _ListQuestion:
         """What is asked; raises `InvalidRequest` naming everything wrong at once."""
         violations: dict[str, str] = {}
-        _check_store(request.store_uid, violations)
-        start = _read_time(request, "start_time", violations)
-        end = _read_time(request, "end_time", violations)
+        check_store(request.store_uid, violations)
+        start = read_time(request, "start_time", violations)
+        end = read_time(request, "end_time", violations)
         if start is not None and end is not None and start >= end:
             violations["start_time"] = "must be before end_time"
-        try:
-            page_size = read_page_size(
-                request.page_size, default=_PAGE_SIZE, largest=_LARGEST_PAGE_SIZE
-            )
-        except InvalidRequest as error:
-            violations |= error.violations
+        page_size = _read_page_size(request.page_size, violations)
         if violations:
             raise InvalidRequest(violations)
         place = self._page_tokens.open(request)
@@ -201,6 +576,40 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
         )
 
 
+async def _tail(
+    snapshot: AsyncConnection,
+    store_uid: str,
+    cursors: Sequence[Cursor],
+    reached: dict[int, int],
+    *,
+    page_size: int,
+) -> list[Place]:
+    """What follows the positions reached, which are moved on."""
+    places: list[Place] = []
+    for cursor in cursors:
+        # A shard that was not there when the tail began is listed from its beginning.
+        begin = reached.setdefault(cursor.shard, 0)
+        # So many events of other stores at most are passed over in one go.
+        stop = min(cursor.position, begin + _TAIL_EVENTS)
+        after_id, _ = ids_after(cursor.shard, begin)
+        before_id = ids_after(cursor.shard, stop)[0] + 1
+        found = await repository.list_places_between(
+            snapshot, store_uid, after_id, before_id, limit=page_size - len(places) + 1
+        )
+        page = _page_of([*places, *found[: page_size - len(places)]])[len(places) :]
+        places += page
+        if len(page) < len(found):
+            if page:
+                reached[cursor.shard] = place_of(page[-1].id)[1]
+            break
+        reached[cursor.shard] = max(begin, stop)
+    return places
+
+
+def _id_of(event: RecordedEvent) -> int:
+    return event.id
+
+
 def _page_of(places: Sequence[Place]) -> list[Place]:
     """The first of the places whose payloads fit a page together, and at least one."""
     page: list[Place] = []
@@ -213,25 +622,127 @@ def _page_of(places: Sequence[Place]) -> list[Place]:
     return page
 
 
-def _check_store(store_uid: str, violations: dict[str, str]) -> None:
-    if not is_uid("sto", store_uid):
-        violations["store_uid"] = "is not the uid of a store"
+def _check_names(names: Sequence[str], violations: dict[str, str]) -> None:
+    if len(names) > _MOST_NAMES:
+        violations["names"] = f"must be at most {_MOST_NAMES}"
 
 
-def _read_time(
-    request: query_pb2.CountEventsRequest | query_pb2.ListEventsRequest,
-    field: str,
-    violations: dict[str, str],
-) -> datetime | None:
-    """The time in a field, if it is set; notes a violation if it is none."""
-    if not request.HasField(field):  # type: ignore[arg-type]  # a name of a field
-        return None
+def _read_step(text: str, field: str, violations: dict[str, str]) -> Step | None:
+    step = read_step(text)
+    if step is None:
+        violations[field] = _NOT_A_STEP
+    return step
+
+
+def _read_page_size(asked: int, violations: dict[str, str]) -> int:
     try:
-        time: datetime = getattr(request, field).ToDatetime(tzinfo=UTC)
-    except ValueError:
-        violations[field] = "is not a time"
-        return None
-    return time
+        return read_page_size(asked, default=_PAGE_SIZE, largest=_LARGEST_PAGE_SIZE)
+    except InvalidRequest as error:
+        violations |= error.violations
+        return 0
+
+
+def _read_wait(request: query_pb2.TailEventsRequest, violations: dict[str, str]) -> timedelta:
+    try:
+        wait = request.wait.ToTimedelta()
+    except (ValueError, OverflowError):
+        wait = timedelta(-1)
+    if not timedelta() <= wait <= _LONGEST_TAIL:
+        violations["wait"] = f"must be at most {_LONGEST_TAIL.seconds} s, and not negative"
+    return wait
+
+
+def _read_window(request: query_pb2.ReportFunnelRequest, violations: dict[str, str]) -> timedelta:
+    """The window asked for; notes a violation if it is none."""
+    if not request.HasField("window"):
+        return _WINDOW
+    try:
+        window = request.window.ToTimedelta()
+    except (ValueError, OverflowError):
+        window = timedelta()
+    if not timedelta() < window <= _LONGEST_WINDOW:
+        violations["window"] = f"must be more than 0 and at most {_LONGEST_WINDOW.days} days"
+    return window
+
+
+def _as_session_figures(sums: SessionSums) -> report_pb2.SessionFigures:
+    duration = Duration()
+    duration.FromTimedelta(timedelta(microseconds=sums.duration))
+    return report_pb2.SessionFigures(
+        session_count=sums.session_count,
+        bounce_count=sums.bounce_count,
+        page_count=sums.page_count,
+        duration=duration,
+    )
+
+
+def _as_currency_revenue(
+    currency: str, periods: Iterable[RevenueSums], previous: RevenueSums
+) -> report_pb2.CurrencyRevenue:
+    figures = list(periods)
+    return report_pb2.CurrencyRevenue(
+        currency=currency,
+        total=_as_revenue_figures(sum(figures, RevenueSums())),
+        previous=_as_revenue_figures(previous),
+        periods=[_as_revenue_figures(sums) for sums in figures],
+    )
+
+
+def _as_revenue_figures(sums: RevenueSums) -> report_pb2.RevenueFigures:
+    # Rounded half to even, as whole numbers of the smallest unit are.
+    average = round(Decimal(sums.gross) / sums.order_count) if sums.order_count else None
+    return report_pb2.RevenueFigures(
+        order_count=sums.order_count,
+        gross=as_amount(sums.gross),
+        refund_count=sums.refund_count,
+        refunded=as_amount(sums.refunded),
+        cancellation_count=sums.cancellation_count,
+        cancelled=as_amount(sums.cancelled),
+        net=as_amount(sums.gross - sums.refunded - sums.cancelled),
+        average_order="" if average is None else as_amount(average),
+    )
+
+
+def _as_product_figures(
+    product_id: str,
+    name: str,
+    *,
+    counts: dict[tuple[str, int], int],
+    sales: dict[tuple[str, str], tuple[int, int, int]],
+) -> report_pb2.ProductFigures:
+    views, clicks, additions, removals = (
+        counts.get((product_id, measure), 0) for measure in report_rows.PRODUCT_MEASURES
+    )
+    sold = {currency: sums for (sold_id, currency), sums in sales.items() if sold_id == product_id}
+    order_count = sum(orders for orders, _, _ in sold.values())
+    return report_pb2.ProductFigures(
+        product_id=product_id,
+        name=name,
+        view_count=views,
+        click_count=clicks,
+        addition_count=additions,
+        removal_count=removals,
+        order_count=order_count,
+        quantity=sum(quantity for _, quantity, _ in sold.values()),
+        revenue=[
+            report_pb2.Money(currency=currency, amount=as_amount(amount))
+            for currency, (_, _, amount) in sold.items()
+            if amount
+        ],
+        view_to_cart_rate=additions / views if views else None,
+        cart_to_order_rate=order_count / additions if additions else None,
+    )
+
+
+def as_amount(units: int) -> str:
+    """A number of `MONEY_UNIT`s as a decimal number with two digits behind the point, or more."""
+    whole, _, fraction = f"{Decimal(units) * MONEY_UNIT:.4f}".partition(".")
+    return f"{whole}.{fraction[:2]}{fraction[2:].rstrip('0')}"
+
+
+def _as_timestamps(question: Question) -> list[Timestamp]:
+    """When the periods begin."""
+    return [_as_timestamp(time) for time in question.boundaries[:-1]]
 
 
 def _as_message(event: RecordedEvent) -> report_pb2.RecordedEvent:

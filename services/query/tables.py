@@ -1,4 +1,4 @@
-"""Query's tables: how far it has read the log, and the read models."""
+"""Query's tables: how far it has read the log, the read models, and the listing."""
 
 from __future__ import annotations
 
@@ -50,9 +50,20 @@ class ExactText(TypeDecorator[str]):
 metadata = MetaData()
 add_cron_tables(metadata)
 
-cursors = Table(
-    "cursors",
+# The figures can be made anew from the log, beside those that answer meanwhile.
+generations = Table(
+    "generations",
     metadata,
+    Column("generation", SmallInteger, primary_key=True, autoincrement=False),
+    # 1: being built, 2: the one that answers, 3: replaced.
+    Column("state", SmallInteger, nullable=False),
+    **TABLE_OPTIONS,
+)
+
+generation_cursors = Table(
+    "generation_cursors",
+    metadata,
+    Column("generation", SmallInteger, primary_key=True, autoincrement=False),
     Column("shard", Integer, primary_key=True, autoincrement=False),
     # The read models hold the events of the shard up to this one.
     Column("position", BigInteger, nullable=False),
@@ -61,15 +72,160 @@ cursors = Table(
     **TABLE_OPTIONS,
 )
 
-event_counts = Table(
-    "event_counts",
+
+def _of_a_store() -> list[Column[Any]]:
+    """What the key of each figure begins with."""
+    return [
+        Column("generation", SmallInteger, primary_key=True, autoincrement=False),
+        Column("store_uid", Uid("sto"), primary_key=True),
+    ]
+
+
+def _digest(name: str, *, primary_key: bool = False) -> Column[Any]:
+    """16 bytes that stand for an id of any length."""
+    binary = LargeBinary(16).with_variant(mysql.BINARY(16), "mysql", "mariadb")
+    return Column(name, binary, primary_key=primary_key, nullable=False)
+
+
+tallies = Table(
+    "tallies",
     metadata,
-    Column("store_uid", Uid("sto"), primary_key=True),
+    *_of_a_store(),
+    # The number of a `Measure`; below 100, of Ingest's `EventType`.
+    Column("measure", SmallInteger, primary_key=True, autoincrement=False),
     # A number, not a time: every dialect can divide it into the periods of a report.
     Column("quarter", Integer, primary_key=True, autoincrement=False),
     # Of `track` events their name, of others their type, such as `page`.
     Column("name", ExactText(), primary_key=True),
-    Column("event_count", BigInteger, nullable=False),
+    Column("tally", BigInteger, nullable=False),
+    **TABLE_OPTIONS,
+)
+
+visits = Table(
+    "visits",
+    metadata,
+    *_of_a_store(),
+    Column("quarter", Integer, primary_key=True, autoincrement=False),
+    _digest("subject", primary_key=True),
+    **TABLE_OPTIONS,
+)
+
+owners = Table(
+    "owners",
+    metadata,
+    *_of_a_store(),
+    # An anonymous id, and the user that it belongs to.
+    _digest("subject", primary_key=True),
+    _digest("user"),
+    Column("identify_time", Timestamp(), nullable=False),
+    **TABLE_OPTIONS,
+)
+
+representatives = Table(
+    "representatives",
+    metadata,
+    *_of_a_store(),
+    # A user, and the least of all that are the same person. Who stands for themselves is left out.
+    _digest("subject", primary_key=True),
+    _digest("representative"),
+    Index(
+        "ix_representatives_by_representative",
+        "generation",
+        "store_uid",
+        "representative",
+    ),
+    **TABLE_OPTIONS,
+)
+
+hits = Table(
+    "hits",
+    metadata,
+    *_of_a_store(),
+    _digest("subject", primary_key=True),
+    Column("occur_time", Timestamp(), primary_key=True),
+    _digest("mark", primary_key=True),
+    Column("kind", SmallInteger, nullable=False),
+    Column("page", ExactText(), nullable=False),
+    Column("campaign", ExactText(), nullable=False),
+    Column("referrer", ExactText(), nullable=False),
+    **TABLE_OPTIONS,
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    *_of_a_store(),
+    _digest("subject", primary_key=True),
+    Column("start_time", Timestamp(), primary_key=True),
+    _digest("start_mark", primary_key=True),
+    Column("end_time", Timestamp(), nullable=False),
+    _digest("end_mark"),
+    Column("hit_count", Integer, nullable=False),
+    Column("page_count", Integer, nullable=False),
+    Column("action_count", Integer, nullable=False),
+    Column("entry_page", ExactText(), nullable=False),
+    Column("exit_page", ExactText(), nullable=False),
+    Column("campaign", ExactText(), nullable=False),
+    Column("referrer", ExactText(), nullable=False),
+    # When it began, and how long it was, in microseconds.
+    Column("quarter", Integer, nullable=False),
+    Column("duration", BigInteger, nullable=False),
+    Column("bounced", SmallInteger, nullable=False),
+    Index("ix_sessions_by_quarter", "generation", "store_uid", "quarter"),
+    **TABLE_OPTIONS,
+)
+
+orders = Table(
+    "orders",
+    metadata,
+    *_of_a_store(),
+    # Stands for the order's id.
+    _digest("order_key", primary_key=True),
+    Column("order_id", ExactText(), nullable=False),
+    # All that was told of it, in MessagePack.
+    Column("told", LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql"), nullable=False),
+    **TABLE_OPTIONS,
+)
+
+# Money is in ten-thousandths of the currency's unit.
+revenue = Table(
+    "revenue",
+    metadata,
+    *_of_a_store(),
+    Column("quarter", Integer, primary_key=True, autoincrement=False),
+    Column("currency", String(3), primary_key=True),
+    Column("trust", SmallInteger, primary_key=True, autoincrement=False),
+    Column("order_count", BigInteger, nullable=False),
+    Column("gross", BigInteger, nullable=False),
+    Column("refund_count", BigInteger, nullable=False),
+    Column("refunded", BigInteger, nullable=False),
+    Column("cancellation_count", BigInteger, nullable=False),
+    Column("cancelled", BigInteger, nullable=False),
+    **TABLE_OPTIONS,
+)
+
+product_sales = Table(
+    "product_sales",
+    metadata,
+    *_of_a_store(),
+    Column("quarter", Integer, primary_key=True, autoincrement=False),
+    Column("product_id", ExactText(), primary_key=True),
+    Column("currency", String(3), primary_key=True),
+    Column("order_count", BigInteger, nullable=False),
+    Column("quantity", BigInteger, nullable=False),
+    Column("revenue", BigInteger, nullable=False),
+    **TABLE_OPTIONS,
+)
+
+products = Table(
+    "products",
+    metadata,
+    *_of_a_store(),
+    Column("product_id", ExactText(), primary_key=True),
+    # As the latest event calls it.
+    Column("name", ExactText(), nullable=False),
+    Column("name_time", Timestamp(), nullable=False),
+    _digest("name_mark"),
     **TABLE_OPTIONS,
 )
 
@@ -83,7 +239,7 @@ recorded_events = Table(
     Column("message_id", String(255), nullable=False),
     # The number of Ingest's `EventType`.
     Column("type", SmallInteger, nullable=False),
-    # As in `event_counts`.
+    # As in `tallies`.
     Column("name", ExactText(), nullable=False),
     # What a page or screen is called; of other types empty.
     Column("page_name", String(255), nullable=False),
@@ -96,3 +252,17 @@ recorded_events = Table(
     Index("ix_recorded_events_by_name", "store_uid", "name", "occur_time", "id"),
     **TABLE_OPTIONS,
 )
+
+FIGURES = (
+    tallies,
+    visits,
+    owners,
+    representatives,
+    hits,
+    sessions,
+    orders,
+    revenue,
+    product_sales,
+    products,
+)
+"""What each generation has of its own."""

@@ -14,6 +14,7 @@ from common.db import Database
 from common.mutex import open_redis
 from common.page_token import PageTokens
 from services.query import servicer as query
+from services.query.duck import DuckColumns
 from services.query.freshness import Sightings
 from services.query.jobs import query_jobs
 from services.query.projector import LOG_SERVICE
@@ -47,6 +48,12 @@ def reading_from(serving: Serving) -> ReadingFrom:
     return serve
 
 
+@asynccontextmanager
+async def closing_columns(columns: DuckColumns) -> AsyncIterator[DuckColumns]:
+    yield columns
+    await columns.close()
+
+
 @pytest.fixture
 async def scene(
     database: Database, serving: Serving, redis_urls: Mapping[str, str]
@@ -58,12 +65,19 @@ async def scene(
     def now() -> datetime:
         return NOON + timedelta(minutes=20)
 
-    async with aclosing(open_redis(redis_urls["query"])) as redis:
+    async with (
+        aclosing(open_redis(redis_urls["query"])) as redis,
+        closing_columns(DuckColumns()) as columns,
+    ):
 
         def register(server: grpc.aio.Server) -> None:
             query_pb2_grpc.add_QueryServicer_to_server(
                 query.QueryServicer(
-                    database, sightings=sightings, page_tokens=page_tokens, now=now
+                    database,
+                    sightings=sightings,
+                    columns=columns,
+                    page_tokens=page_tokens,
+                    now=now,
                 ),
                 server,
             )
@@ -82,6 +96,8 @@ async def scene(
             yield Scene(
                 database=database,
                 sightings=sightings,
+                columns=columns,
                 query=query_pb2_grpc.QueryStub(connect("gateway")),
+                operator=query_pb2_grpc.QueryStub(connect("operator")),
                 cron=maintenance_pb2_grpc.MaintenanceStub(connect("cron")),
             )

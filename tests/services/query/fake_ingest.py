@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -14,10 +15,11 @@ from shoptrail.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from shoptrail.ingest.v1.event_pb2 import Event, EventType
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
-TRACK, PAGE, IDENTIFY = (
+TRACK, PAGE, IDENTIFY, ALIAS = (
     EventType.EVENT_TYPE_TRACK,
     EventType.EVENT_TYPE_PAGE,
     EventType.EVENT_TYPE_IDENTIFY,
+    EventType.EVENT_TYPE_ALIAS,
 )
 
 
@@ -51,7 +53,11 @@ def happened(
     )
 
 
-class FakeIngest(ingest_pb2_grpc.IngestServicer):
+# Untyped, since the stub wants all methods implemented, of which Query calls one.
+_Servicer: Any = ingest_pb2_grpc.IngestServicer
+
+
+class FakeIngest(_Servicer):  # type: ignore[misc]  # its class is not known to be one
     """A log of some shards, to which a test appends as it likes."""
 
     def __init__(self, shard_count: int = 1) -> None:
@@ -97,8 +103,3 @@ class FakeIngest(ingest_pb2_grpc.IngestServicer):
             as_of_time=timestamp(self.time),
             shard_count=len(self.shards),
         )
-
-    async def Append(
-        self, request: ingest_pb2.AppendRequest, context: Context
-    ) -> ingest_pb2.AppendResponse:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED)

@@ -14,7 +14,8 @@ from grpc_status import rpc_status
 
 from common.db import Database
 from common.uid import new_uid
-from services.query import repository
+from services.query import figures, repository
+from services.query.columns import EventColumns
 from services.query.freshness import Cursor, Sightings
 from services.query.projection import fold
 from shoptrail.ingest.v1 import ingest_pb2_grpc
@@ -36,7 +37,9 @@ class Scene:
 
     database: Database
     sightings: Sightings
+    columns: EventColumns
     query: query_pb2_grpc.QueryAsyncStub
+    operator: query_pb2_grpc.QueryAsyncStub
     cron: maintenance_pb2_grpc.MaintenanceAsyncStub
     store_uid: str = field(default_factory=lambda: new_uid("sto"))
     position: int = 0
@@ -47,12 +50,14 @@ class Scene:
             event.position = self.position + offset
         projection = fold(events, shard=0, after_position=self.position)
         async with self.database.begin() as transaction:
-            await repository.add_cursors(transaction, shard_count=1)
-            known = (await repository.list_cursors(transaction))[0]
+            await repository.add_first_generation(transaction)
+            live = await repository.find_live_generation(transaction)
+            await repository.add_cursors(transaction, live, shard_count=1)
+            known = (await repository.list_cursors(transaction, live))[0]
             as_of_time = projection.events[-1].receive_time
             moved = Cursor(0, projection.position, as_of_time)
-            assert await repository.move_cursor(transaction, known, moved)
-            await repository.add_counts(transaction, projection.counts)
+            assert await repository.move_cursor(transaction, live, known, moved)
+            await figures.add_facts(transaction, live, projection.facts)
             await repository.add_events(transaction, projection.events)
         self.position = projection.position
 

@@ -2,9 +2,8 @@ import pytest
 
 from common.uid import new_uid
 from services.query.projection import LogDisorder, fold, type_name
-from services.query.quarters import quarter_of
 from shoptrail.ingest.v1.event_pb2 import Event
-from tests.services.query.fake_ingest import IDENTIFY, NOON, PAGE, happened
+from tests.services.query.fake_ingest import PAGE, happened
 
 STORE = new_uid("sto")
 
@@ -15,25 +14,13 @@ def placed(*events: Event, after: int = 0) -> list[Event]:
     return list(events)
 
 
-def test_pages_are_counted_by_their_type_and_listed_with_their_name() -> None:
-    projection = fold(placed(happened(STORE, "Home", of=PAGE)), shard=0, after_position=0)
+def test_pages_are_named_by_their_type_and_listed_with_their_name() -> None:
+    [event] = fold(placed(happened(STORE, "Home", of=PAGE)), shard=0, after_position=0).events
 
-    assert [(key.name, count) for key, count in projection.counts.items()] == [("page", 1)]
-    assert (projection.events[0].name, projection.events[0].page_name) == ("page", "Home")
-
-
-def test_events_are_counted_in_the_quarter_in_which_they_happened() -> None:
-    events = placed(happened(STORE), happened(STORE), happened(STORE, "", of=IDENTIFY))
-
-    counts = fold(events, shard=0, after_position=0).counts
-
-    assert {(key.quarter, key.name): count for key, count in counts.items()} == {
-        (quarter_of(NOON), "Product Viewed"): 2,
-        (quarter_of(NOON), "identify"): 1,
-    }
+    assert (event.name, event.page_name) == ("page", "Home")
 
 
-def test_folding_in_parts_counts_the_same_as_at_once() -> None:
+def test_folding_in_parts_gives_the_same_facts_as_at_once() -> None:
     events = placed(*(happened(STORE, name) for name in "abaacb"))
     whole = fold(events, shard=3, after_position=0)
 
@@ -41,10 +28,7 @@ def test_folding_in_parts_counts_the_same_as_at_once() -> None:
         first = fold(events[:cut], shard=3, after_position=0)
         second = fold(events[cut:], shard=3, after_position=first.position)
         assert second.position == whole.position
-        assert [*first.events, *second.events] == whole.events
-        assert {
-            key: first.counts.get(key, 0) + second.counts.get(key, 0) for key in whole.counts
-        } == whole.counts
+        assert [*first.facts, *second.facts] == whole.facts
 
 
 def test_events_of_two_shards_have_different_ids() -> None:

@@ -21,7 +21,8 @@ from services.query import repository
 from services.query.freshness import Sightings
 from services.query.projector import LOG_SERVICE, Projector
 from services.query.quarters import quarter_of
-from services.query.tables import event_counts, recorded_events
+from services.query.tables import recorded_events, tallies
+from services.query.tallies import EVENT_TYPES
 from shoptrail.ingest.v1 import ingest_pb2_grpc
 from shoptrail.ingest.v1.event_pb2 import Event
 from tests.services.query.fake_ingest import NOON, PAGE, TRACK, FakeIngest, happened
@@ -59,7 +60,8 @@ async def following(projector: Projector) -> AsyncIterator[asyncio.Task[None]]:
 
 async def position_of(database: Database) -> int:
     async with database.read() as snapshot:
-        return sum(cursor.position for cursor in await repository.list_cursors(snapshot))
+        live = await repository.find_live_generation(snapshot)
+        return sum(cursor.position for cursor in await repository.list_cursors(snapshot, live))
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
@@ -84,14 +86,15 @@ async def assert_exact(database: Database, ingest: FakeIngest) -> None:
     expected = Counter(
         (
             event.store_uid,
+            event.type,
             quarter_of(NOON) + (event.occur_time.seconds - int(NOON.timestamp())) // 900,
             event.name if event.type == TRACK else "page",
         )
         for event in events
     )
     async with database.read() as snapshot:
-        counted = await snapshot.execute(select(event_counts))
-        counts = {(row.store_uid, row.quarter, row.name): row.event_count for row in counted}
+        counted = await snapshot.execute(select(tallies).where(tallies.c.measure.in_(EVENT_TYPES)))
+        counts = {(row.store_uid, row.measure, row.quarter, row.name): row.tally for row in counted}
         listed = await snapshot.execute(select(recorded_events.c.uid, recorded_events.c.payload))
         payloads = {row.uid: row.payload for row in listed}
     assert counts == expected
@@ -262,7 +265,8 @@ async def test_answers_are_as_fresh_as_the_last_news_that_there_is_none(
 
 async def as_of(database: Database, sightings: Sightings) -> object:
     async with database.read() as snapshot:
-        return sightings.freshness_of(await repository.list_cursors(snapshot)).time
+        live = await repository.find_live_generation(snapshot)
+        return sightings.freshness_of(await repository.list_cursors(snapshot, live)).time
 
 
 async def test_before_the_head_answers_are_as_fresh_as_the_last_event(

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import delete, update
 
 from common.uid import new_uid
-from services.query.tables import event_counts, recorded_events
+from services.query.tables import recorded_events, tallies
 from shoptrail.maintenance.v1.job_pb2 import RunState
 from shoptrail.maintenance.v1.maintenance_pb2 import (
     ListJobsRequest,
@@ -38,7 +38,7 @@ async def project_some(scene: Scene) -> None:
 async def test_query_has_its_jobs(scene: Scene) -> None:
     jobs = (await scene.cron.ListJobs(ListJobsRequest(), timeout=5)).jobs
 
-    assert [job.name for job in jobs] == ["check-counts", "trim-runs"]
+    assert [job.name for job in jobs] == ["check-counts", "drop-replaced-figures", "trim-runs"]
 
 
 async def test_counts_that_are_right_pass_the_check(scene: Scene) -> None:
@@ -56,10 +56,10 @@ async def test_counts_that_are_wrong_fail_the_check_and_are_left_as_they_are(
 ) -> None:
     await project_some(scene)
     statement = {
-        "count too many": update(event_counts)
-        .where(event_counts.c.store_uid == scene.store_uid, event_counts.c.event_count == 2)
-        .values(event_count=3),
-        "count lost": delete(event_counts).where(event_counts.c.name == "Order Completed"),
+        "count too many": update(tallies)
+        .where(tallies.c.store_uid == scene.store_uid, tallies.c.tally == 2)
+        .values(tally=3),
+        "count lost": delete(tallies).where(tallies.c.name == "Order Completed"),
         "event lost": delete(recorded_events).where(recorded_events.c.id == 2),
     }[fault]
     async with scene.database.begin() as transaction:

@@ -1,0 +1,170 @@
+"""Free-form analysis of events: by what it may be asked for, whatever answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Protocol
+
+from services.query.freshness import Cursor
+from services.query.projection import Fact
+
+
+class Dimension(Enum):
+    """What of an event can be looked at, besides its properties."""
+
+    PAGE = "page"
+    CAMPAIGN = "campaign"
+    REFERRER = "referrer"
+    DEVICE = "device"
+    COUNTRY = "country"
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """A property of an event, by its path."""
+
+    path: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Takes events of which a dimension or property is a certain text."""
+
+    of: Dimension | Property
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Events of a type, of a name if it is one of `track`, and on a page if one is given."""
+
+    type: int
+    name: str
+    page: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which of a store's events are looked at."""
+
+    store_uid: str
+    start_time: datetime
+    end_time: datetime
+    """Not included."""
+    filters: Sequence[Filter] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FunnelRow:
+    """How many people got how far."""
+
+    value: str
+    """Of the breakdown, in each person's first event of the first step; empty without one."""
+    person_counts: Sequence[int]
+    """Of each step."""
+
+
+@dataclass(frozen=True, slots=True)
+class BreakdownRow:
+    """How often something happened with one value."""
+
+    value: str
+    event_count: int
+    person_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """People who did something for the first time in one period."""
+
+    person_count: int
+    return_counts: Sequence[int]
+    """How many of them did something again in the same period, in the next, and so on."""
+
+
+@dataclass(frozen=True, slots=True)
+class PropertyDescription:
+    """What is known of a property of the events of one name."""
+
+    name: str
+    event_count: int
+    types: tuple[str, ...]
+    """Sorted: `array`, `boolean`, `null`, `number`, `object` or `string`."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventDescription:
+    """What is known of the events of one type and name."""
+
+    type: int
+    name: str
+    event_count: int
+    first_time: datetime
+    last_time: datetime
+    properties: Sequence[PropertyDescription]
+    """The most frequent first."""
+
+
+class EventColumns(Protocol):
+    """A copy of the log's events that answers quickly what nobody foresaw.
+
+    It can be thrown away: who keeps it brings it up to date from the listing. A person is one
+    across all ids, by the same rules as in the figures.
+    """
+
+    async def cursors(self) -> list[Cursor]:
+        """How far it has got with each shard."""
+
+    async def add(self, cursor: Cursor, facts: Sequence[Fact]) -> None:
+        """Add events that follow those of the shard, up to the cursor: all or none."""
+
+    async def funnel(
+        self,
+        scope: Scope,
+        steps: Sequence[Step],
+        *,
+        window: timedelta,
+        breakdown: Dimension | Property | None,
+        limit: int,
+    ) -> list[FunnelRow]:
+        """How many people did the steps in this sequence, the most first.
+
+        Other events may lie between. From the first step to the last takes `window` at most;
+        whoever tries more than once counts with the attempt that got furthest.
+        """
+
+    async def retention(
+        self,
+        scope: Scope,
+        boundaries: Sequence[datetime],
+        *,
+        first: Step | None,
+        again: Step | None,
+    ) -> list[Cohort]:
+        """For each period, who did `first` for the first time ever, and who of them came back.
+
+        To come back is to do `again` after that. None stands for any event. The filters of the
+        scope hold for both.
+        """
+
+    async def break_down(
+        self, scope: Scope, step: Step | None, of: Dimension | Property, *, limit: int
+    ) -> list[BreakdownRow]:
+        """How often what happened with each value, the most frequent first."""
+
+    async def timeline(
+        self, store_uid: str, subject: bytes, *, after: tuple[datetime, int] | None, limit: int
+    ) -> list[tuple[datetime, int]]:
+        """When the events were, and their ids, of the person whose subject it is.
+
+        The latest first, and behind the time and id of `after`.
+        """
+
+    async def describe(self, scope: Scope, *, limit: int) -> list[EventDescription]:
+        """What events there are, the most frequent first."""
+
+    async def close(self) -> None:
+        """Let go of what is held."""

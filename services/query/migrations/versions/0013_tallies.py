@@ -1,0 +1,23 @@
+"""What is counted by quarter of an hour and name."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import mysql
+
+revision = "0013"
+down_revision = "0012"
+
+
+def upgrade() -> None:
+    op.create_table(
+        "tallies",
+        sa.Column("generation", sa.SmallInteger(), primary_key=True, autoincrement=False),
+        sa.Column("store_uid", mysql.BINARY(16), primary_key=True),
+        sa.Column("measure", sa.SmallInteger(), primary_key=True, autoincrement=False),
+        sa.Column("quarter", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("name", mysql.VARBINARY(1020), primary_key=True),
+        sa.Column("tally", sa.BigInteger(), nullable=False),
+        mysql_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+    )

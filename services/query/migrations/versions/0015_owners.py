@@ -1,0 +1,22 @@
+"""To whom anonymous ids belong."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import mysql
+
+revision = "0015"
+down_revision = "0014"
+
+
+def upgrade() -> None:
+    op.create_table(
+        "owners",
+        sa.Column("generation", sa.SmallInteger(), primary_key=True, autoincrement=False),
+        sa.Column("store_uid", mysql.BINARY(16), primary_key=True),
+        sa.Column("subject", mysql.BINARY(16), primary_key=True),
+        sa.Column("user", mysql.BINARY(16), nullable=False),
+        sa.Column("identify_time", mysql.DATETIME(fsp=6), nullable=False),
+        mysql_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+    )

@@ -1,0 +1,190 @@
+"""Reads what the read models need from an event's payload, and is stopped by nothing in it.
+
+The shape is that of Segment's tracking API; the fields of shop events are those of its
+e-commerce specification: https://segment.com/docs/connections/spec/ecommerce/v2/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
+from hashlib import blake2b
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+
+MONEY_UNIT = Decimal("0.0001")
+"""Money is kept as a whole number of these: no currency has smaller ones."""
+
+LARGEST_AMOUNT = 10**14
+"""In `MONEY_UNIT`s: what is more is no amount, and sums of such fit into 64 bits."""
+
+_TEXT_LENGTH = 255
+_DIGEST_BYTES = 16
+_EXACT = Context(prec=40, rounding=ROUND_HALF_EVEN)
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class _Fields(msgspec.Struct, rename="camel"):
+    """The parts that are read. Each may hold anything."""
+
+    properties: Any = None
+    context: Any = None
+    previous_id: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """An event's own words. What is missing, or isn't what it should be, is empty."""
+
+    properties: Mapping[str, Any]
+    context: Mapping[str, Any]
+    previous_id: str
+
+
+def _as_decimal(digits: str) -> Decimal | None:
+    try:
+        return Decimal(digits)
+    except InvalidOperation:
+        return None  # An exponent beyond what decimals can have.
+
+
+_decoder = msgspec.json.Decoder(_Fields, float_hook=_as_decimal)
+
+
+def read_payload(payload: bytes) -> Payload:
+    """What the payload says; an empty one, if it can't be read at all."""
+    try:
+        fields = _decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+        return Payload(_NOTHING, _NOTHING, "")
+    return Payload(
+        properties=fields.properties if isinstance(fields.properties, dict) else _NOTHING,
+        context=fields.context if isinstance(fields.context, dict) else _NOTHING,
+        previous_id=_as_text(fields.previous_id),
+    )
+
+
+def text_in(values: Mapping[str, Any], *path: str) -> str:
+    """The text at the path, at most 255 characters of it; empty if there is none."""
+    return _as_text(_value_in(values, path))
+
+
+def part_in(values: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
+    """The object at the path; empty if there is none."""
+    found = _value_in(values, path)
+    return found if isinstance(found, dict) else _NOTHING
+
+
+def list_in(values: Mapping[str, Any], key: str) -> list[Any] | None:
+    """The list under the key, if there is one."""
+    found = values.get(key)
+    return found if isinstance(found, list) else None
+
+
+def money_in(values: Mapping[str, Any], key: str) -> int | None:
+    """The amount under the key, in `MONEY_UNIT`s; None if there is no amount.
+
+    A number or the text of one, rounded half to even. Less than nothing, and more
+    than ten thousand million, is no amount.
+    """
+    number = number_in(values, key)
+    if number is None or not 0 <= number <= LARGEST_AMOUNT * MONEY_UNIT:
+        return None
+    return int(_EXACT.divide(_EXACT.quantize(number, MONEY_UNIT), MONEY_UNIT))
+
+
+def number_in(values: Mapping[str, Any], key: str) -> Decimal | None:
+    """The number under the key, given as a number or as its text."""
+    found = values.get(key)
+    if isinstance(found, str) and len(found) <= 64:
+        found = _as_decimal(found)
+    if isinstance(found, bool) or not isinstance(found, int | Decimal):
+        return None
+    number = Decimal(found)
+    return number if number.is_finite() else None
+
+
+def digest_of(*texts: str) -> bytes:
+    """16 bytes that stand for the texts, in this order."""
+    digest = blake2b(digest_size=_DIGEST_BYTES)
+    for text in texts:
+        encoded = text.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(4, "big") + encoded)
+    return digest.digest()
+
+
+def page_path_of(payload: Payload) -> str:
+    """The path of the page on which it happened."""
+    for values in (part_in(payload.context, "page"), payload.properties):
+        if path := text_in(values, "path"):
+            return path
+        if url := text_in(values, "url"):
+            return _split(url)[1]
+    return ""
+
+
+def referrer_of(payload: Payload) -> str:
+    """The host that led to the page, if it is another than the page's own."""
+    page = part_in(payload.context, "page")
+    host = _split(text_in(page, "referrer") or text_in(payload.properties, "referrer"))[0]
+    own = _split(text_in(page, "url") or text_in(payload.properties, "url"))[0]
+    return "" if host == own else host
+
+
+def campaign_of(payload: Payload) -> str:
+    """Source, medium and name of the campaign, parted by ` / `; empty if there is none."""
+    campaign = part_in(payload.context, "campaign")
+    parts = [text_in(campaign, key) for key in ("source", "medium", "name")]
+    search = text_in(payload.context, "page", "search")
+    if not any(parts) and "utm_" in search:
+        try:
+            asked = parse_qs(search.removeprefix("?"), max_num_fields=50)
+        except ValueError:
+            return ""
+        parts = [asked.get(f"utm_{key}", [""])[0] for key in ("source", "medium", "campaign")]
+    return " / ".join(parts)[:_TEXT_LENGTH] if any(parts) else ""
+
+
+def device_of(payload: Payload) -> str:
+    """`mobile`, `tablet` or `desktop`, as far as the event lets on; else empty."""
+    agent = text_in(payload.context, "userAgent")
+    if text_in(payload.context, "device", "type").lower() in ("ios", "android"):
+        return "mobile"
+    if "iPad" in agent or "Tablet" in agent:
+        return "tablet"
+    if "Mobi" in agent:
+        return "mobile"
+    return "desktop" if agent.startswith("Mozilla/") else ""
+
+
+def country_of(payload: Payload) -> str:
+    """The country that the event names."""
+    return text_in(payload.context, "location", "country")
+
+
+def _split(url: str) -> tuple[str, str]:
+    """Host and path of a URL; empty if it is none."""
+    try:
+        parts = urlsplit(url)
+        return (parts.hostname or "")[:_TEXT_LENGTH], parts.path[:_TEXT_LENGTH]
+    except ValueError:
+        return "", ""
+
+
+def _value_in(values: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    found: Any = values
+    for key in path:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+        return ""
+    if isinstance(value, int) and abs(value) >= 10**18:
+        return ""
+    return str(value).strip()[:_TEXT_LENGTH]

@@ -1,0 +1,1 @@
+"""Measures how fast Shoptrail is, against limits taken in the same run."""
