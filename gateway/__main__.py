@@ -37,15 +37,23 @@ async def main() -> None:
         readiness = Readiness(channels)
         gateway = build_gateway(
             channels,
+            settings=config,
             readiness=readiness,
             registry=REGISTRY,
-            stale_seconds=config.keys_stale_seconds,
             now=lambda: datetime.now(UTC),
             monotonic=time.monotonic,
         )
         seeing = asyncio.create_task(readiness.see_services())
         stack.callback(seeing.cancel)
-        async with serve_http(gateway, config.listen_address, config.grace_seconds):
+        staying_current = asyncio.create_task(gateway.stay_current())
+        stack.callback(staying_current.cancel)
+        async with serve_http(
+            gateway,
+            config.listen_address,
+            grace_seconds=config.grace_seconds,
+            head_seconds=config.head_seconds,
+            body_seconds=config.body_seconds,
+        ):
             log.info("serving", extra={"address": config.listen_address})
             await told_to_stop()
             # Say so first and serve on while the news spreads, as the services do.

@@ -6,7 +6,7 @@ import http
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
@@ -22,13 +22,19 @@ from common.log import describe_failure
 from common.uid import new_uid
 from gateway.body import SenderGoneError
 from gateway.coalescer import Coalescer
-from gateway.errors import error_response, to_failure
-from gateway.exchange import Headers, Receive, Request, Response, Route, Send
+from gateway.config import Settings
+from gateway.errors import error_response, reason_of, to_failure
+from gateway.exchange import GPC_PATH, Headers, Receive, Request, Response, Route, Send
 from gateway.keyring import Keyring
 from gateway.metrics import Metrics
 from gateway.openapi import describe_api
+from gateway.pixel import pixel_routes
+from gateway.rate_limit import RateLimit
 from gateway.readiness import Readiness
+from gateway.sdk_files import file_routes
+from gateway.sdk_settings import SETTINGS_PATTERN, SOURCE_CONFIG_PATH, SdkSettings
 from gateway.segment import Segment, is_segment_path, segment_error
+from gateway.senders import Senders
 from gateway.transcoding import Transcoder
 from shoptrail.ingest.v1.ingest_pb2_grpc import IngestStub
 from shoptrail.keys.v1.keys_pb2_grpc import KeysStub
@@ -40,9 +46,11 @@ _ORIGIN = re.compile(rb"[!-~]{1,512}")
 
 _NO_VARIABLES: Mapping[str, str] = {}
 _EVERY_ANSWER: Headers = (
-    (b"access-control-expose-headers", b"Retry-After, X-Request-Id"),
+    (
+        b"access-control-expose-headers",
+        b"Retry-After, RateLimit, RateLimit-Policy, X-Request-Id",
+    ),
     (b"vary", b"Origin"),
-    (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
 )
 # By name, since `*` does not cover Authorization: all that SDKs were seen to ask for.
@@ -59,6 +67,12 @@ _PREFLIGHT = Response(
         ),
         (b"access-control-max-age", b"86400"),
     ),
+)
+
+
+# That Global Privacy Control is heeded: https://www.w3.org/TR/gpc/#gpc-support-representation
+_GPC_SUPPORT = Response(
+    200, b'{"gpc":true,"lastUpdate":"2026-11-22"}', caching=b"public, max-age=86400"
 )
 
 
@@ -96,31 +110,51 @@ class Gateway:
         *,
         segment: Mapping[str, Route],
         fixed: Mapping[str, Route],
+        matched: Sequence[tuple[re.Pattern[str], Route]],
         transcoder: Transcoder,
+        keyring: Keyring,
         readiness: Readiness,
         metrics: Metrics,
+        body_seconds: float,
     ) -> None:
-        """`segment` takes `POST`, `fixed` takes `GET`, each by exact path."""
+        """`segment` takes `POST`, the next two `GET`: `fixed` by exact path, `matched` by pattern.
+
+        A body may take `body_seconds`.
+        """
         self._segment = segment
         self._fixed = fixed
+        self._matched = matched
+        self._body_seconds = body_seconds
         self._transcoder = transcoder
+        self._keyring = keyring
         self._readiness = readiness
         self._metrics = metrics
         # A uid for each request would cost more than finding its route.
         self._request_ids = new_uid("req")
         self._request_count = count(1)
 
+    async def stay_current(self, *, report_seconds: float = 10.0) -> None:
+        """Follow what becomes of keys, and report which are used, until cancelled.
+
+        Without it keys are still asked for again when what is remembered of them is old.
+        """
+        await self._keyring.stay_current(report_seconds=report_seconds)
+
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Serve one HTTP request (ASGI 3)."""
         began = time.perf_counter()
         headers = dict(scope["headers"])
         given_id = headers.get(b"x-request-id")
+        client = scope["client"]
         request = Request(
             scope["method"],
             path=scope["path"],
             query=scope["query_string"],
             headers=headers,
+            header_lines=scope["headers"],
             receive=receive,
+            peer=client[0] if client else "",
+            body_seconds=self._body_seconds,
             request_id=given_id.decode()
             if given_id and _REQUEST_ID.fullmatch(given_id)
             else f"{self._request_ids}-{next(self._request_count)}",
@@ -131,7 +165,9 @@ class Gateway:
         except SenderGoneError:
             return
         except Exception as error:
-            response = _refuse(route, error, request)
+            failure = _failure_of(error, route, request)
+            self._metrics.count_failure(route.name, reason_of(failure))
+            response = _refuse(route, failure, request)
         await self._send(response, request, send)
         seconds = time.perf_counter() - began
         self._metrics.observe(
@@ -158,6 +194,10 @@ class Gateway:
         verb = "GET" if request.method == "HEAD" else request.method
         if verb == "GET" and (route := self._fixed.get(path)):
             return route, _NO_VARIABLES
+        if verb == "GET":
+            for pattern, route in self._matched:
+                if found := pattern.fullmatch(path):
+                    return route, found.groupdict()
         return self._transcoder.find(verb, path) or (_UNKNOWN_ROUTE, _NO_VARIABLES)
 
     async def _send(self, response: Response, request: Request, send: Send) -> None:
@@ -167,6 +207,7 @@ class Gateway:
             (b"content-length", b"%d" % len(response.body)),
             (b"x-request-id", request.request_id.encode()),
             (b"access-control-allow-origin", origin if _ORIGIN.fullmatch(origin) else b"*"),
+            (b"cache-control", response.caching),
             *_EVERY_ANSWER,
             *response.headers,
         ]
@@ -181,40 +222,67 @@ class Gateway:
 def build_gateway(
     channels: Mapping[str, grpc.aio.Channel],
     *,
+    settings: Settings,
     readiness: Readiness,
     registry: CollectorRegistry,
-    stale_seconds: float,
     now: Callable[[], datetime],
     monotonic: Callable[[], float],
 ) -> Gateway:
     """The application over channels to `ingest`, `query`, `keys` and `maintenance`.
 
-    `stale_seconds` is how long keys go on working while Keys can't be asked;
-    `monotonic` a clock in seconds that is never set.
+    `monotonic` is a clock in seconds that is never set.
     """
     keyring = Keyring(
-        KeysStub(channels["keys"]), stale_seconds=stale_seconds, now=now, monotonic=monotonic
+        KeysStub(channels["keys"]),
+        stale_seconds=settings.keys_stale_seconds,
+        now=now,
+        monotonic=monotonic,
     )
     coalescer = Coalescer(IngestStub(channels["ingest"]), monotonic)
     metrics = Metrics(registry)
     metrics.watch_waiting_events(coalescer.count_waiting_events)
+    senders = Senders(settings.trusted_proxies)
+    segment = Segment(
+        keyring,
+        coalescer,
+        senders=senders,
+        rate_limit=RateLimit(
+            events_per_second=settings.key_events_per_second,
+            burst=settings.key_event_burst,
+            monotonic=monotonic,
+        ),
+        now=now,
+    )
+    sdk_settings = SdkSettings(segment, senders, settings.public_url)
+    source_config = sdk_settings.source_config_route()
     description = Response(200, msgspec.json.encode(describe_api()))
-    fixed = [
+    plain = [
         PlainRoute("/healthz", lambda: Response(200, b'{"alive":true}')),
         PlainRoute("/readyz", readiness.response),
         PlainRoute("/metrics", metrics.response),
         PlainRoute("/openapi.json", lambda: description),
+        PlainRoute(GPC_PATH, lambda: _GPC_SUPPORT),
     ]
     return Gateway(
-        segment=Segment(keyring, coalescer, now).routes(),
-        fixed={route.name: route for route in fixed},
-        transcoder=Transcoder(channels, keyring),
+        segment=segment.routes(),
+        fixed={
+            **{route.name: route for route in plain},
+            **pixel_routes(segment, now),
+            **{f"{SOURCE_CONFIG_PATH}{slash}": source_config for slash in ("", "/")},
+        },
+        matched=[
+            (SETTINGS_PATTERN, sdk_settings.route()),
+            *file_routes(settings.analytics_js_directory),
+        ],
+        transcoder=Transcoder(channels, keyring, senders),
+        keyring=keyring,
         readiness=readiness,
         metrics=metrics,
+        body_seconds=settings.body_seconds,
     )
 
 
-def _refuse(route: Route, error: Exception, request: Request) -> Response:
+def _failure_of(error: Exception, route: Route, request: Request) -> status_pb2.Status:
     failure = to_failure(error)
     if failure.code == code_pb2.INTERNAL:
         log.error(
@@ -225,6 +293,10 @@ def _refuse(route: Route, error: Exception, request: Request) -> Response:
                 **describe_failure(error),
             },
         )
+    return failure
+
+
+def _refuse(route: Route, failure: status_pb2.Status, request: Request) -> Response:
     if route is _UNKNOWN_ROUTE and is_segment_path(request.path):
         return segment_error(failure)
     return route.refuse(failure)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -37,16 +37,28 @@ class _Waiting:
     result: asyncio.Future[ingest_pb2.SubmissionResult]
 
 
+@dataclass(slots=True)
+class _Queue:
+    """What waits of a store."""
+
+    waiting: deque[_Waiting]
+    event_count: int = 0
+    byte_count: int = 0
+
+
 class Coalescer:
     """Sends submissions on at once while Ingest is idle, and together while it is busy.
 
-    No timer: what arrives while a call is under way goes with the next.
+    No timer: what arrives while a call is under way goes with the next. Stores take
+    turns, a submission each, and a store may fill no more of the room for those that
+    wait than it leaves free: one that floods waits for itself.
     """
 
     def __init__(self, ingest: IngestAsyncStub, monotonic: Callable[[], float]) -> None:
         self._ingest = ingest
         self._monotonic = monotonic
-        self._waiting: deque[_Waiting] = deque()
+        # By store, the one whose turn it is first; none that is empty.
+        self._queues: OrderedDict[str, _Queue] = OrderedDict()
         self._waiting_events = 0
         self._waiting_bytes = 0
         self._senders: set[asyncio.Task[None]] = set()
@@ -63,15 +75,12 @@ class Coalescer:
     ) -> ingest_pb2.SubmissionResult:
         """What became of the submission, which has so many events and bytes of theirs.
 
-        Raises `Overloaded` if too many events wait already; `DependencyUnavailable`
-        if no call could be made within a second; `grpc.aio.AioRpcError` if the call
-        failed. In the latter case some of the events may have been stored.
+        Raises `Overloaded` if too many events of its store wait already;
+        `DependencyUnavailable` if no call could be made within a second;
+        `grpc.aio.AioRpcError` if the call failed. In the latter case some of the events
+        may have been stored.
         """
-        if self._waiting and (
-            self._waiting_events + event_count > _MAX_WAITING_EVENTS
-            or self._waiting_bytes + byte_count > _MAX_WAITING_BYTES
-        ):
-            raise Overloaded
+        queue = self._queue_for(submission.store_uid, event_count, byte_count)
         now = self._monotonic()
         waiting = _Waiting(
             submission,
@@ -80,7 +89,9 @@ class Coalescer:
             since=now,
             result=asyncio.get_running_loop().create_future(),
         )
-        self._waiting.append(waiting)
+        queue.waiting.append(waiting)
+        queue.event_count += event_count
+        queue.byte_count += byte_count
         self._waiting_events += event_count
         self._waiting_bytes += byte_count
         if self._wants_sender(now):
@@ -90,6 +101,20 @@ class Coalescer:
             self._senders.add(sender)
             sender.add_done_callback(self._senders.discard)
         return await waiting.result
+
+    def _queue_for(self, store_uid: str, event_count: int, byte_count: int) -> _Queue:
+        """The store's queue, if it has room for so much more; else raises `Overloaded`."""
+        queue = self._queues.get(store_uid)
+        free_events = _MAX_WAITING_EVENTS - self._waiting_events - event_count
+        free_bytes = _MAX_WAITING_BYTES - self._waiting_bytes - byte_count
+        if queue is None:
+            # What comes while nobody waits is taken, however large it is.
+            if self._queues and (free_events < 0 or free_bytes < 0):
+                raise Overloaded
+            queue = self._queues[store_uid] = _Queue(deque())
+        elif queue.event_count > free_events or queue.byte_count > free_bytes:
+            raise Overloaded
+        return queue
 
     def _wants_sender(self, now: float) -> bool:
         if not self._sender_count:
@@ -117,10 +142,11 @@ class Coalescer:
         gathered: list[_Waiting] = []
         event_count = byte_count = 0
         patience_ended = self._last_call_began - _MAX_WAIT_SECONDS
-        while self._waiting:
-            waiting = self._waiting[0]
+        while self._queues:
+            store_uid, queue = next(iter(self._queues.items()))
+            waiting = queue.waiting[0]
             if waiting.since < patience_ended:
-                self._take_first()
+                self._take_first(store_uid, queue)
                 _settle(waiting.result, DependencyUnavailable())
                 continue
             event_count += waiting.event_count
@@ -130,14 +156,21 @@ class Coalescer:
                 event_count > _MAX_EVENTS_PER_CALL or byte_count > _MAX_BYTES_PER_CALL
             ):
                 break
-            self._take_first()
+            self._take_first(store_uid, queue)
             gathered.append(waiting)
         return gathered
 
-    def _take_first(self) -> None:
-        waiting = self._waiting.popleft()
+    def _take_first(self, store_uid: str, queue: _Queue) -> None:
+        """Take the first of the queue, which is then the last in turn."""
+        waiting = queue.waiting.popleft()
+        queue.event_count -= waiting.event_count
+        queue.byte_count -= waiting.byte_count
         self._waiting_events -= waiting.event_count
         self._waiting_bytes -= waiting.byte_count
+        if queue.waiting:
+            self._queues.move_to_end(store_uid)
+        else:
+            del self._queues[store_uid]
 
     async def _append(self, gathered: list[_Waiting]) -> list[ingest_pb2.SubmissionResult]:
         request = ingest_pb2.AppendRequest(submissions=[waiting.submission for waiting in gathered])

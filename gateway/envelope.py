@@ -11,6 +11,7 @@ import msgspec
 
 from common.errors import BodyTooLarge, InvalidRequest
 from gateway.body import MAX_BODY_BYTES
+from gateway.salvage import Unsalvageable, cut_array, cut_object
 
 MAX_EVENTS = 2500
 
@@ -31,9 +32,13 @@ class Sent:
 
     write_key: str | None
     payloads: list[bytes]
-    """The events: valid JSON in UTF-8, though not always objects."""
+    """The events. Few are no objects, or no valid JSON: that is for Ingest to say."""
     sent_time: datetime | None = None
     """When they were sent, by the sender's clock, where it stands beside the events."""
+
+
+# The decoders' own: `msgspec.DecodeError` says nothing of depth, nor of bytes that are no UTF-8.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class _Message(msgspec.Struct):
@@ -56,7 +61,11 @@ _objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 def read_event(body: bytes) -> Sent:
     """A body that is one event. Raises `InvalidRequest`."""
-    message, body = _read(body, _messages)
+    try:
+        message, body = _read(body, _messages)
+    except InvalidRequest:
+        # An object whose end can be told is Ingest's to judge, and to keep if it is no event.
+        message = _salvage_message(body)
     return Sent(_text(message.writeKey), payloads=[body])
 
 
@@ -66,9 +75,13 @@ def read_batch(body: bytes) -> Sent:
     Each event gets the `context` and the `integrations` that stand beside them; its
     own go before those. The key is beside the events, or in the first of them.
     Raises `InvalidRequest`, also if there are more than 2500 events; `BodyTooLarge`
-    if with what they get the events would be larger than a body may be.
+    if with what they get the events would be larger than a body may be. An event that
+    is no valid JSON stays as it is, if its end can be told.
     """
-    envelope, _ = _read(body, _envelopes)
+    try:
+        envelope, _ = _read(body, _envelopes)
+    except InvalidRequest:
+        envelope = _salvage_envelope(body)
     if len(envelope.batch) > MAX_EVENTS:
         raise InvalidRequest({"batch": f"has more than {MAX_EVENTS} events"})
     payloads = [bytes(event) for event in envelope.batch]
@@ -106,8 +119,8 @@ def _read(body: bytes, decoder: msgspec.json.Decoder[_Read]) -> tuple[_Read, byt
     try:
         return decoder.decode(body), body
     except msgspec.DecodeError as error:
-        # One cut emoji must not cost the other events of its batch.
-        repaired = _LONE_SURROGATE.sub(rb"\1\\ufffd", body)
+        # A cut emoji must not cost its event, nor the others.
+        repaired = _repair(body)
         if repaired != body:
             return _read(repaired, decoder)
         raise InvalidRequest({"body": str(error)}) from None
@@ -115,10 +128,44 @@ def _read(body: bytes, decoder: msgspec.json.Decoder[_Read]) -> tuple[_Read, byt
         raise InvalidRequest({"body": "is nested too deeply"}) from None
 
 
+def _repair(body: bytes) -> bytes:
+    return _LONE_SURROGATE.sub(rb"\1\\ufffd", body)
+
+
+def _salvage_message(body: bytes) -> _Message:
+    """What can be read of an object that is no valid JSON. Raises the `InvalidRequest` anew."""
+    try:
+        members = cut_object(body)
+    except Unsalvageable:
+        return _read(body, _messages)[0]
+    return _Message(*(_value(members.get(name)) for name in (b'"writeKey"', b'"messageId"')))
+
+
+def _salvage_envelope(body: bytes) -> _Envelope:
+    """What stands beside the events must be valid. Raises the `InvalidRequest` anew."""
+    try:
+        members = cut_object(_repair(body))
+        events = cut_array(members.pop(b'"batch"', b""))
+    except Unsalvageable:
+        return _read(body, _envelopes)[0]
+    members[b'"batch"'] = b"[]"
+    beside = b",".join(b"%b:%b" % member for member in members.items())
+    envelope, _ = _read(b"{%b}" % beside, _envelopes)
+    envelope.batch = [msgspec.Raw(event) for event in events]
+    return envelope
+
+
+def _value(text: bytes | None) -> object:
+    try:
+        return msgspec.json.decode(text or b"null")
+    except _UNREADABLE:
+        return None
+
+
 def _peek(payload: bytes) -> _Message:
     try:
         return _messages.decode(payload)
-    except msgspec.DecodeError:  # It is no object: Ingest's to reject.
+    except _UNREADABLE:  # It is no object: Ingest's to reject.
         return _Message()
 
 
@@ -138,7 +185,7 @@ def _with_shared(payload: bytes, shared: dict[str, bytes]) -> bytes:
     """The event with the shared fields in it; as it is if it's no object."""
     try:
         fields = _objects.decode(payload)
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return payload
     for name, value in shared.items():
         own = bytes(fields.get(name, b"null"))

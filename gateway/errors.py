@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http
+import math
 
 import grpc
 import msgspec
@@ -63,10 +64,20 @@ def headers_of(failure: status_pb2.Status) -> Headers:
     """The headers that belong to a failure: when to try again, or how to say who calls."""
     status = http_status(failure)
     if status in (429, 503):
-        return ((b"retry-after", b"%d" % RETRY_AFTER_SECONDS),)
+        return ((b"retry-after", b"%d" % _retry_seconds_of(failure)),)
     if status == http.HTTPStatus.UNAUTHORIZED:
         return ((b"www-authenticate", b"Bearer"),)
     return ()
+
+
+def _retry_seconds_of(failure: status_pb2.Status) -> int:
+    """How long to wait, in whole seconds: some SDKs read nothing else."""
+    info = error_details_pb2.RetryInfo()
+    for detail in failure.details:
+        if detail.Unpack(info):
+            seconds: float = info.retry_delay.ToNanoseconds() / 1e9
+            return max(1, math.ceil(seconds))
+    return RETRY_AFTER_SECONDS
 
 
 def error_response(failure: status_pb2.Status) -> Response:

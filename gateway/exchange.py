@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from google.rpc import status_pb2
 
 JSON = b"application/json"
+GPC_PATH = "/.well-known/gpc.json"
 
 Headers = tuple[tuple[bytes, bytes], ...]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -19,7 +20,8 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 _AUTHORIZATION = re.compile(rb"(basic|bearer) +(\S+) *", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as those that follow: to make one would take three times as long, for each request.
+@dataclass(slots=True)
 class Request:
     """An HTTP request, its body not read yet."""
 
@@ -28,12 +30,18 @@ class Request:
     query: bytes
     """Percent-encoded, as it came."""
     headers: Mapping[bytes, bytes]
-    """By lower-case name."""
+    """By lower-case name; of those that came several times, the last."""
+    header_lines: Sequence[tuple[bytes, bytes]]
+    """All of them, in order."""
     receive: Receive
     request_id: str
+    peer: str = ""
+    """The IP address at the other end of the connection, if known."""
+    body_seconds: float = 30.0
+    """How long the body may take."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Response:
     """An HTTP answer, less the headers that all answers have."""
 
@@ -41,6 +49,8 @@ class Response:
     body: bytes
     content_type: bytes = JSON
     headers: Headers = ()
+    caching: bytes = b"no-store"
+    """Who may keep it how long, as `Cache-Control` says it."""
 
 
 class Route(Protocol):

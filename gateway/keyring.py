@@ -3,32 +3,64 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import logging
+import re
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import grpc
 
 from common.context import Key
-from common.errors import DependencyUnavailable, KeyNotValid, Overloaded
-from shoptrail.keys.v1 import keys_pb2
+from common.errors import (
+    DependencyUnavailable,
+    KeyNotValid,
+    OriginNotAllowed,
+    Overloaded,
+    SecretKeyExposed,
+)
+from common.log import describe_failure
+from gateway.origins import host_of, is_allowed
+from shoptrail.keys.v1 import api_key_pb2, keys_pb2
 
 if TYPE_CHECKING:  # The generated stubs have it for the type checker only.
     from shoptrail.keys.v1.keys_pb2_grpc import KeysAsyncStub
+
+log = logging.getLogger(__name__)
 
 _ASK_SECONDS = 0.5
 _REMEMBER_INVALID_SECONDS = 10.0
 # How long to leave Keys alone about a key, after it couldn't be asked.
 _RETRY_SECONDS = 1.0
-_MAX_REMEMBERED = 10_000
 _MAX_ASKING = 256
 _MAX_TEXT_LENGTH = 256
+# Answers may be older than a revision that became known meanwhile.
+_MOST_ASKED = 3
+
+_WATCH_SECONDS = 20
+_WATCH_AGAIN_SECONDS = 0.1
+_USES_A_CALL = 1000
+
+_NO_HEADERS: Mapping[bytes, bytes] = {}
+_PRODUCT = re.compile(rb"[A-Za-z][A-Za-z0-9_.-]{0,40}/[A-Za-z0-9_.+-]{1,22}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
+class _Use:
+    """How a key was used, since the last report and before; times by the monotonic clock."""
+
+    at: float = 0.0
+    origin: bytes = b""
+    agent: bytes = b""
+    exposed_at: float = 0.0
+    exposed_origin: bytes = b""
+    reported_until: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
 class _Known:
     key: Key | None
     """None if the key doesn't work."""
@@ -38,6 +70,13 @@ class _Known:
     """By the monotonic clock, as what follows."""
     usable_until: float
     """How long it may be used if Keys can't be asked."""
+    position: int = 0
+    """Up to which revision this holds."""
+    allowed_origins: Sequence[str] = ()
+    successor_text: str = ""
+    use: _Use = field(default_factory=_Use)
+    admitted: bytes | None = None
+    """The origin that was last found to be allowed."""
 
 
 class Keyring:
@@ -45,7 +84,8 @@ class Keyring:
 
     Of keys, only hashes are held. Keys that don't work are remembered for 10 s.
     While Keys can't be asked, keys that worked go on working for `stale_seconds`
-    after they were last confirmed.
+    after they were last confirmed. While `stay_current` runs, a key that was changed is
+    asked for again within a second.
     """
 
     def __init__(
@@ -55,39 +95,106 @@ class Keyring:
         stale_seconds: float,
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
+        max_remembered: int = 10_000,
     ) -> None:
+        """At most `max_remembered` keys are held that work, and as many that don't.
+
+        Those go first that were asked for first, which a key in use is every few seconds.
+        """
         self._keys = keys
         self._stale_seconds = stale_seconds
         self._now = now
         self._monotonic = monotonic
+        self._max_remembered = max_remembered
         # Apart, so that no flood of made-up keys drives out those that work.
         self._valid: OrderedDict[bytes, _Known] = OrderedDict()
         self._invalid: OrderedDict[bytes, _Known] = OrderedDict()
         self._asking: dict[bytes, asyncio.Task[_Known]] = {}
+        self._position: int | None = None
 
-    async def verify(self, text: str) -> Key:
-        """The key with this text.
+    async def verify(self, text: str, headers: Mapping[bytes, bytes] = _NO_HEADERS) -> Key:
+        """The key with this text, which came with these headers, by lower-case name.
 
-        Raises `KeyNotValid`; `DependencyUnavailable` if only Keys could tell and
-        can't be asked; `Overloaded` if too many unknown keys are being asked for.
+        Raises `KeyNotValid`; `OriginNotAllowed` if the key is bound to other hosts than the
+        request's `Origin`, or without one its `Referer`, names; `SecretKeyExposed` if it
+        must stay secret and came with an `Origin`; `DependencyUnavailable` if only Keys
+        could tell and can't be asked; `Overloaded` if too many unknown keys are being asked
+        for.
         """
-        if len(text) > _MAX_TEXT_LENGTH or not text.isascii():
+        digest = _digest_of(text)
+        monotonic = self._monotonic()
+        known = self._valid.get(digest)
+        if known is None or known.fresh_until <= monotonic:
+            known = await self._find(digest, text)
+        key = known.key
+        if key is None or (known.expire_time and known.expire_time <= self._now()):
             raise KeyNotValid
-        digest = hashlib.sha256(text.encode()).digest()
-        known = self._recall(digest)
-        if known is None:
-            known = await self._ask_once(digest, text)
-        if known.key is None or (known.expire_time and known.expire_time <= self._now()):
-            raise KeyNotValid
-        return known.key
+        origin = headers.get(b"origin")
+        if origin is not None or known.allowed_origins:
+            self._check_origin(known, key, origin, headers)
+        use = known.use
+        use.at = monotonic
+        use.agent = headers.get(b"user-agent", b"")
+        return key
 
-    def _recall(self, digest: bytes) -> _Known | None:
+    async def find_successor(self, text: str) -> str:
+        """The text of the key that was made in place of a publishable one; empty if none was.
+
+        Raises as `verify` does.
+        """
+        known = await self._find(_digest_of(text), text)
+        if known.key is None:
+            raise KeyNotValid
+        return known.successor_text
+
+    def count_remembered(self) -> int:
+        """How many keys are held, those that don't work among them."""
+        return len(self._valid) + len(self._invalid)
+
+    async def stay_current(self, *, report_seconds: float) -> None:
+        """Follow what becomes of keys, and tell Keys every so often which were used."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_go_on(self._follow_revisions, pause_seconds=_WATCH_AGAIN_SECONDS))
+            tasks.create_task(_go_on(self.report_uses, pause_seconds=report_seconds))
+
+    async def report_uses(self) -> None:
+        """Tell Keys which keys were used since the last time."""
+        used = [
+            known
+            for known in self._valid.values()
+            if known.key and max(known.use.at, known.use.exposed_at) > known.use.reported_until
+        ]
+        for start in range(0, len(used), _USES_A_CALL):
+            some = used[start : start + _USES_A_CALL]
+            until = self._monotonic()
+            request = keys_pb2.ReportKeyUseRequest(uses=[self._describe(known) for known in some])
+            await self._keys.ReportKeyUse(request, timeout=_ASK_SECONDS * 4)
+            for known in some:
+                known.use.reported_until = until
+
+    async def _find(self, digest: bytes, text: str) -> _Known:
+        now = self._monotonic()
         for remembered in (self._valid, self._invalid):
             known = remembered.get(digest)
-            if known is not None and known.fresh_until > self._monotonic():
-                remembered.move_to_end(digest)
+            if known is not None and known.fresh_until > now:
                 return known
-        return None
+        return await self._ask_once(digest, text)
+
+    def _check_origin(
+        self, known: _Known, key: Key, origin: bytes | None, headers: Mapping[bytes, bytes]
+    ) -> None:
+        if not key.is_publishable:
+            if origin is not None:
+                known.use.exposed_at = self._monotonic()
+                known.use.exposed_origin = origin
+                raise SecretKeyExposed
+            return
+        source = headers.get(b"referer", b"") if origin is None else origin
+        if known.allowed_origins and source != known.admitted:
+            if not is_allowed(host_of(source), known.allowed_origins):
+                raise OriginNotAllowed
+            known.admitted = source
+        known.use.origin = source
 
     async def _ask_once(self, digest: bytes, text: str) -> _Known:
         asking = self._asking.get(digest)
@@ -101,16 +208,27 @@ class Keyring:
         return await asyncio.shield(asking)
 
     async def _ask(self, digest: bytes, text: str) -> _Known:
-        asked_at = self._monotonic()
-        try:
-            answer = await self._keys.VerifyKey(
-                keys_pb2.VerifyKeyRequest(text=text), timeout=_ASK_SECONDS
-            )
-        except grpc.aio.AioRpcError:
-            return self._make_do(digest)
+        for _ in range(_MOST_ASKED):
+            asked_at = self._monotonic()
+            try:
+                answer = await self._keys.VerifyKey(
+                    keys_pb2.VerifyKeyRequest(text=text), timeout=_ASK_SECONDS
+                )
+            except grpc.aio.AioRpcError:
+                return self._make_do(digest)
+            if answer.position >= (self._position or 0):
+                break
+        else:
+            raise DependencyUnavailable
         known = self._read(answer, asked_at)
-        self._forget(digest)
-        _remember(self._invalid if known.key is None else self._valid, digest, known)
+        former = self._valid.pop(digest, None)
+        self._invalid.pop(digest, None)
+        if former is not None:
+            known.use = former.use
+        remembered = self._invalid if known.key is None else self._valid
+        remembered[digest] = known
+        if len(remembered) > self._max_remembered:
+            remembered.popitem(last=False)
         return known
 
     def _make_do(self, digest: bytes) -> _Known:
@@ -118,8 +236,8 @@ class Keyring:
         now = self._monotonic()
         if known is None or known.usable_until <= now:
             raise DependencyUnavailable
-        known = replace(known, fresh_until=min(now + _RETRY_SECONDS, known.usable_until))
-        _remember(self._valid, digest, known)
+        known.fresh_until = min(now + _RETRY_SECONDS, known.usable_until)
+        self._valid.move_to_end(digest)
         return known
 
     def _read(self, answer: keys_pb2.VerifyKeyResponse, asked_at: float) -> _Known:
@@ -130,19 +248,85 @@ class Keyring:
         expires = key.HasField("expire_time")
         fresh_until = asked_at + answer.remember.ToTimedelta().total_seconds()
         return _Known(
-            Key(uid=key.uid, store_uid=key.store_uid, scopes=frozenset(key.scopes)),
+            Key(
+                uid=key.uid,
+                store_uid=key.store_uid,
+                scopes=frozenset(key.scopes),
+                is_publishable=key.kind == api_key_pb2.KEY_KIND_PUBLISHABLE,
+            ),
             expire_time=key.expire_time.ToDatetime(UTC) if expires else None,
             fresh_until=fresh_until,
             usable_until=max(fresh_until, asked_at + self._stale_seconds),
+            position=answer.position,
+            allowed_origins=tuple(key.allowed_origins),
+            successor_text=answer.successor_text,
         )
 
-    def _forget(self, digest: bytes) -> None:
-        self._valid.pop(digest, None)
-        self._invalid.pop(digest, None)
+    async def _follow_revisions(self) -> None:
+        """Wait for the next revisions, and forget what they are about."""
+        request = keys_pb2.WatchRevisionsRequest(after_position=self._position)
+        request.wait.FromSeconds(_WATCH_SECONDS)
+        answer = await self._keys.WatchRevisions(request, timeout=_WATCH_SECONDS + 5)
+        before, self._position = self._position, answer.position
+        if before is None:
+            self._forget(lambda known: known.position < answer.position)
+        elif answer.position < before:
+            self._forget(lambda known: True)  # By now others may be at these positions.
+        elif answer.revisions:
+            stores = {each.store_uid for each in answer.revisions if not each.key_uid}
+            keys = {each.key_uid for each in answer.revisions}
+            self._forget(
+                lambda known: (
+                    known.position < answer.position
+                    and known.key is not None
+                    and (known.key.uid in keys or known.key.store_uid in stores)
+                )
+            )
+
+    def _forget(self, is_changed: Callable[[_Known], bool]) -> None:
+        for known in self._valid.values():
+            if is_changed(known):
+                known.fresh_until = known.usable_until = 0.0
+        # Keys that are new, or work again.
+        self._invalid.clear()
+
+    def _describe(self, known: _Known) -> keys_pb2.KeyUse:
+        use = known.use
+        product = _PRODUCT.match(use.agent)
+        described = keys_pb2.KeyUse(
+            key_uid=known.key.uid if known.key else "",
+            origin=_name_of(use.exposed_origin or use.origin),
+            sdk=product[0].decode() if product else "",
+        )
+        now, monotonic = self._now(), self._monotonic()
+        if use.at > use.reported_until:
+            described.use_time.FromDatetime(now - timedelta(seconds=monotonic - use.at))
+        if use.exposed_at > use.reported_until:
+            described.expose_time.FromDatetime(now - timedelta(seconds=monotonic - use.exposed_at))
+        return described
 
 
-def _remember(remembered: OrderedDict[bytes, _Known], digest: bytes, known: _Known) -> None:
-    remembered[digest] = known
-    remembered.move_to_end(digest)
-    if len(remembered) > _MAX_REMEMBERED:
-        remembered.popitem(last=False)
+async def _go_on(step: Callable[[], Awaitable[None]], *, pause_seconds: float) -> None:
+    """Repeat the step for ever, not sooner than `pause_seconds` after it began."""
+    loop = asyncio.get_running_loop()
+    while True:
+        began = loop.time()
+        try:
+            await step()
+        except grpc.aio.AioRpcError as error:
+            log.warning("keys not followed", extra={"code": error.code().name})
+        except Exception as error:
+            log.error("keys not followed", extra=describe_failure(error))
+        await asyncio.sleep(max(0.0, pause_seconds - (loop.time() - began)))
+
+
+def _digest_of(text: str) -> bytes:
+    """The hash that a key is remembered by; raises `KeyNotValid` if the text can be no key's."""
+    if len(text) > _MAX_TEXT_LENGTH or not text.isascii():
+        raise KeyNotValid
+    return blake2b(text.encode()).digest()  # A third of SHA-256's time on such a short text.
+
+
+def _name_of(origin: bytes) -> str:
+    """The host in an origin, without its port."""
+    return host_of(origin).partition(":")[0]

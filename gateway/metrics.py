@@ -24,6 +24,12 @@ class Metrics:
             ["route", "method", "status"],
             registry=registry,
         )
+        self._failures = Counter(
+            "http_failures",
+            "Requests that were not served, by the reason in the answer.",
+            ["route", "reason"],
+            registry=registry,
+        )
         self._seconds = Histogram(
             "http_request_duration_seconds",
             "How long answers took.",
@@ -46,6 +52,10 @@ class Metrics:
         requests, durations = children
         requests.inc()
         durations.observe(seconds)
+
+    def count_failure(self, route: str, reason: str) -> None:
+        """Note why a request was not served. `reason` is one of a few, as `route` is."""
+        self._failures.labels(route, reason).inc()
 
     def watch_waiting_events(self, count: Callable[[], int]) -> None:
         """Show how many events wait for Ingest."""

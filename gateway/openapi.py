@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -16,6 +17,9 @@ from google.protobuf.descriptor import (
 
 from common.access import rule_of
 from gateway.envelope import MAX_EVENTS
+from gateway.exchange import GPC_PATH
+from gateway.pixel import PIXEL_PATHS
+from gateway.sdk_settings import SETTINGS_PATH, SOURCE_CONFIG_PATH
 from gateway.segment import BATCH_PATHS, DROPPED_PATH, EVENT_PATHS
 from gateway.transcoding import (
     DURATION,
@@ -70,13 +74,14 @@ _ERROR: _Json = {
 _SEGMENT_ANSWER: _Json = {
     "description": "What became of the events.",
     "type": "object",
-    "required": ["success", "received", "accepted", "duplicates", "rejected", "results"],
+    "required": ["success", "received", "accepted", "duplicates", "rejected", "quota", "results"],
     "properties": {
         "success": {"const": True},
         "received": {"type": "integer"},
         "accepted": {"type": "integer", "description": "Stored now, durably."},
         "duplicates": {"type": "integer", "description": "Stored before."},
         "rejected": {"type": "integer", "description": "Not stored."},
+        "quota": {"type": "integer", "description": "Not stored: the store's day is full."},
         "results": {
             "type": "array",
             "description": "The events that were not accepted.",
@@ -86,7 +91,7 @@ _SEGMENT_ANSWER: _Json = {
                 "properties": {
                     "index": {"type": "integer", "description": "Among the events sent, from 0."},
                     "messageId": {"type": "string"},
-                    "verdict": {"enum": ["duplicate", "rejected"]},
+                    "verdict": {"enum": ["duplicate", "rejected", "quota"]},
                     "code": {"type": "string", "description": "Why, for programs."},
                     "path": {"type": "string", "description": "Where in the event."},
                     "message": {"type": "string", "description": "Why, for people."},
@@ -106,6 +111,12 @@ _SEGMENT_ERROR: _Json = {
         "error": {"type": "string", "description": "The same."},
     },
 }
+_WRITE_KEY_PARAMETER: _Json = {
+    "name": "writeKey",
+    "in": "query",
+    "description": "The key, if it's in no header.",
+    "schema": {"type": "string"},
+}
 _TYPES = {
     FieldDescriptor.CPPTYPE_STRING: "string",
     FieldDescriptor.CPPTYPE_BOOL: "boolean",
@@ -118,8 +129,9 @@ _RETRY_AFTER: _Json = {
 }
 
 
+@cache
 def describe_api() -> _Json:
-    """The whole description; its RPCs are those with an `http` option."""
+    """The whole description, not to be changed; its RPCs are those with an `http` option."""
     comments = _read_comments()
     schemas: _Json = {
         "Error": _ERROR,
@@ -132,7 +144,7 @@ def describe_api() -> _Json:
     for method in http_methods():
         operation = _Described(comments, schemas).operation(method)
         paths.setdefault(method.template, {})[method.verb.lower()] = operation
-    for path, operation in _describe_probes():
+    for path, operation in (*_describe_pixels(), *_describe_sdk_settings(), *_describe_plain()):
         paths[path] = {"get": operation}
     return {
         "openapi": "3.1.0",
@@ -287,7 +299,7 @@ def _segment_operation(path: str, summary: str, schema: _Json) -> _Json:
         " `writeKey`, or in the query. The body is JSON, or that as gzip, of any content type.",
         "security": [{"bearer": ["events:write"]}, {"basic": ["events:write"]}, {}],
         "x-scopes": ["events:write"],
-        "parameters": [{"name": "writeKey", "in": "query", "schema": {"type": "string"}}],
+        "parameters": [_WRITE_KEY_PARAMETER],
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
         "responses": {
             "200": _content("A verdict on each event.", _ref("segment.Answer")),
@@ -296,18 +308,77 @@ def _segment_operation(path: str, summary: str, schema: _Json) -> _Json:
     }
 
 
-def _describe_probes() -> Iterator[tuple[str, _Json]]:
+def _describe_pixels() -> Iterator[tuple[str, _Json]]:
+    for path in PIXEL_PATHS:
+        yield (
+            path,
+            {
+                "operationId": f"Pixel{path.replace('/', '_')}",
+                "tags": ["Segment"],
+                "summary": "Takes an event in, and serves an image",
+                "description": "The other parameters are the event's fields, such as"
+                " `properties.subject`. Whatever becomes of the event, the answer is 200 and the"
+                " image; the header `X-Failure` says why there is none.",
+                "security": [{}],
+                "x-scopes": ["events:write"],
+                "parameters": [
+                    _WRITE_KEY_PARAMETER,
+                    {
+                        "name": "data",
+                        "in": "query",
+                        "description": "The event: JSON in base64.",
+                        "schema": {"type": "string"},
+                    },
+                ],
+                "responses": {
+                    "200": {"description": "The image.", "content": {"image/gif": {"schema": {}}}}
+                },
+            },
+        )
+
+
+def _describe_sdk_settings() -> Iterator[tuple[str, _Json]]:
+    in_path = {
+        "name": "write_key",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string"},
+    }
+    for path, sdk, parameter in (
+        (SETTINGS_PATH, "analytics.js", in_path),
+        (SOURCE_CONFIG_PATH, "RudderStack's SDK", _WRITE_KEY_PARAMETER),
+    ):
+        yield (
+            path,
+            {
+                "operationId": f"Sdk_{path.rpartition('/')[2]}",
+                "tags": ["Segment"],
+                "summary": f"Tells {sdk} its settings",
+                "description": "For a key that works, with the scope `events:write`.",
+                "security": [{"basic": ["events:write"]}, {}],
+                "x-scopes": ["events:write"],
+                "parameters": [parameter],
+                "responses": {
+                    "200": _content("The settings.", {"type": "object"}),
+                    "default": _failure("segment.Error"),
+                },
+            },
+        )
+
+
+def _describe_plain() -> Iterator[tuple[str, _Json]]:
     for path, summary, content_type in (
         ("/healthz", "Says that the process is alive", "application/json"),
         ("/readyz", "Says whether to send requests: 200 or 503", "application/json"),
         ("/metrics", "Lists metrics for Prometheus", "text/plain"),
         ("/openapi.json", "Describes the HTTP side", "application/json"),
+        (GPC_PATH, "Says that Global Privacy Control is heeded", "application/json"),
     ):
         content: _Json = {content_type: {"schema": {}}}
         yield (
             path,
             {
-                "operationId": f"Gateway_{path.strip('/').partition('.')[0]}",
+                "operationId": f"Gateway_{path.rpartition('/')[2].partition('.')[0]}",
                 "tags": ["Gateway"],
                 "summary": summary,
                 "security": [],

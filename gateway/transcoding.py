@@ -24,12 +24,14 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import status_pb2
 
 from common.access import methods_of, path_of
-from common.context import KEY_SCOPES, KEY_STORE_UID, KEY_UID, REQUEST_ID, Key
+from common.context import CLIENT_NETWORK, KEY_SCOPES, KEY_STORE_UID, KEY_UID, REQUEST_ID, Key
 from common.errors import InvalidRequest, KeyMissing, RouteUnknown
+from common.network import network_of
 from gateway.body import read_body
 from gateway.errors import error_response
 from gateway.exchange import Request, Response, key_in_headers
 from gateway.keyring import Keyring
+from gateway.senders import Senders
 from shoptrail.access.v1 import access_pb2
 from shoptrail.ingest.v1 import ingest_pb2
 from shoptrail.keys.v1 import keys_pb2
@@ -97,10 +99,16 @@ def http_methods() -> Iterator[HttpMethod]:
 class Transcoder:
     """Finds the RPC that serves a path."""
 
-    def __init__(self, channels: Mapping[str, grpc.aio.Channel], keyring: Keyring) -> None:
+    def __init__(
+        self, channels: Mapping[str, grpc.aio.Channel], keyring: Keyring, senders: Senders
+    ) -> None:
         """`channels` are by the names that paths use: `ingest`, `query` and so on."""
         self._routes = [
-            (method.verb, _pattern_of(method.template), _TranscodedRoute(method, channels, keyring))
+            (
+                method.verb,
+                _pattern_of(method.template),
+                _TranscodedRoute(method, channels, keyring, senders),
+            )
             for method in http_methods()
         ]
 
@@ -114,12 +122,17 @@ class Transcoder:
 
 class _TranscodedRoute:
     def __init__(
-        self, method: HttpMethod, channels: Mapping[str, grpc.aio.Channel], keyring: Keyring
+        self,
+        method: HttpMethod,
+        channels: Mapping[str, grpc.aio.Channel],
+        keyring: Keyring,
+        senders: Senders,
     ) -> None:
         self.name = method.template
         self.logged = True
         self._method = method
         self._keyring = keyring
+        self._senders = senders
         rpc = method.rpc
         self._request_class = GetMessageClass(rpc.input_type)
         owner = rpc.containing_service.full_name
@@ -144,12 +157,16 @@ class _TranscodedRoute:
         key_text = key_in_headers(request.headers)
         if key_text is None:
             raise KeyMissing
-        key = await self._keyring.verify(key_text)
+        key = await self._keyring.verify(key_text, request.headers)
         message = await self._read(request, fields)
         answer = await self._calls[service](
             message,
             timeout=self._seconds,
-            metadata=((REQUEST_ID, request.request_id), *_metadata_of(key)),
+            metadata=(
+                (REQUEST_ID, request.request_id),
+                (CLIENT_NETWORK, network_of(self._senders.find_ip(request))),
+                *_metadata_of(key),
+            ),
         )
         return Response(200, msgspec.json.encode(to_json(answer)))
 

@@ -17,12 +17,16 @@ from shoptrail.keys.v1.api_key_pb2 import KEY_KIND_CRON, KEY_KIND_PUBLISHABLE, K
 
 _TIMEOUT_SECONDS = 10.0
 _OPERATOR_SCOPES = (
+    "events:write",
     "events:read",
     "reports:read",
     "keys:read",
     "keys:write",
     "stores:read",
     "stores:write",
+    "settings:read",
+    "settings:write",
+    "audit:read",
 )
 
 

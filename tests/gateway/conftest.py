@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -18,7 +19,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
-from common.access import methods_of
+from common.access import methods_of, rule_of
 from common.client import open_channel
 from common.context import Call, get_call
 from common.errors import NotFound
@@ -26,8 +27,10 @@ from common.server import build_server, listen
 from common.tls import Certificates
 from deploy.local.ports import reserved
 from gateway.app import build_gateway
+from gateway.config import Settings
 from gateway.http_server import serve_http
 from gateway.readiness import Readiness
+from gateway.transcoding import http_methods
 from shoptrail.ingest.v1 import event_pb2, ingest_pb2
 from shoptrail.keys.v1 import api_key_pb2, keys_pb2
 
@@ -36,16 +39,19 @@ STORE = "sto_01h455vb4pex5vsknk084sn02q"
 OTHER_STORE = "sto_01h455vb4pex5vsknk084sn02r"
 WRITE_KEY = "pk_test_write"
 SECRET_KEY = "sk_test_secret"
-ALL_SCOPES = (
-    "events:write",
-    "events:read",
-    "reports:read",
-    "keys:read",
-    "keys:write",
-    "stores:read",
-    "stores:write",
-    "cron:run",
+ALL_SCOPES = tuple(
+    sorted({"events:write"}.union(*(rule_of(method.rpc).scopes for method in http_methods())))
 )
+
+
+def publishable_key(uid: str, store_uid: str) -> api_key_pb2.ApiKey:
+    """A key that writes the events of a store."""
+    return api_key_pb2.ApiKey(
+        uid=uid,
+        store_uid=store_uid,
+        kind=api_key_pb2.KEY_KIND_PUBLISHABLE,
+        scopes=["events:write"],
+    )
 
 
 class FakeService:
@@ -108,6 +114,8 @@ class Mesh:
     """What each of them serves of Maintenance."""
     keys_by_text: dict[str, api_key_pb2.ApiKey]
     stored: set[str] = field(default_factory=set)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set whenever Ingest has looked at events."""
     ports: dict[str, int] = field(default_factory=dict)
     _servers: dict[str, grpc.aio.Server] = field(default_factory=dict)
 
@@ -140,21 +148,37 @@ class Mesh:
         if name in self._servers:
             await self._servers.pop(name).stop(None)
 
+    def is_running(self, name: str) -> bool:
+        return name in self._servers
+
+    def forget(self) -> None:
+        """Be as at the start of a test."""
+        for service in (*self.services.values(), *self.jobs.values()):
+            service.calls.clear()
+            service.answers.clear()
+        self.keys_by_text.clear()
+        self.stored.clear()
+
     async def verify_key(self, request: keys_pb2.VerifyKeyRequest) -> keys_pb2.VerifyKeyResponse:
         answer = keys_pb2.VerifyKeyResponse(key=self.keys_by_text.get(request.text))
         answer.remember.FromTimedelta(timedelta(seconds=10))
         return answer
 
     async def append(self, request: ingest_pb2.AppendRequest) -> ingest_pb2.AppendResponse:
-        return ingest_pb2.AppendResponse(
-            results=[self._result_of(submission) for submission in request.submissions]
-        )
+        results = [self._result_of(submission) for submission in request.submissions]
+        self.news.set()
+        return ingest_pb2.AppendResponse(results=results)
 
     def _result_of(self, submission: ingest_pb2.Submission) -> ingest_pb2.SubmissionResult:
         result = ingest_pb2.SubmissionResult()
         for index, payload in enumerate(submission.payloads):
-            event = msgspec.json.decode(payload)
-            if not isinstance(event, dict) or not event.get("event"):
+            try:
+                event = msgspec.json.decode(payload)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                event = None
+            if not isinstance(event, dict) or (
+                not event.get("event") and event.get("type", "track") == "track"
+            ):
                 result.verdicts.append(event_pb2.VERDICT_REJECTED)
                 result.faults.add(
                     index=index, code="name_missing", path="event", message="Name the event."
@@ -168,23 +192,17 @@ class Mesh:
         return result
 
 
-@pytest.fixture
-async def mesh(certificates: Mapping[str, Certificates]) -> AsyncIterator[Mesh]:
-    """Keys knows a publishable key of a store, and a secret one with all scopes."""
+@pytest.fixture(scope="session")
+async def standing_mesh(certificates: Mapping[str, Certificates]) -> AsyncIterator[Mesh]:
+    """The fake services, for all tests: starting them takes longer than most of those."""
     names = ("ingest", "query", "keys", "maintenance")
     mesh = Mesh(
         certificates,
         services={name: FakeService(f"shoptrail.{name}.v1.{name.capitalize()}") for name in names},
         jobs={name: FakeService(MAINTENANCE) for name in names},
-        keys_by_text={
-            WRITE_KEY: api_key_pb2.ApiKey(uid="key_1", store_uid=STORE, scopes=["events:write"]),
-            SECRET_KEY: api_key_pb2.ApiKey(uid="key_2", store_uid=STORE, scopes=ALL_SCOPES),
-        },
+        keys_by_text={},
     )
     mesh.services["maintenance"] = mesh.jobs["maintenance"]
-    mesh.keys.answers["VerifyKey"] = mesh.verify_key
-    mesh.ingest.answers["Append"] = mesh.append
-    mesh.keys.answers["GetStore"] = _find_no_store
     with reserved(len(names)) as ports:
         mesh.ports.update(zip(names, ports, strict=True))
         for name in names:
@@ -192,6 +210,24 @@ async def mesh(certificates: Mapping[str, Certificates]) -> AsyncIterator[Mesh]:
         yield mesh
         for name in names:
             await mesh.stop(name)
+
+
+@pytest.fixture
+async def mesh(standing_mesh: Mesh) -> AsyncIterator[Mesh]:
+    """Keys knows a publishable key of a store, and a secret one with all scopes."""
+    mesh = standing_mesh
+    mesh.forget()
+    mesh.keys_by_text[WRITE_KEY] = publishable_key("key_1", STORE)
+    mesh.keys_by_text[SECRET_KEY] = api_key_pb2.ApiKey(
+        uid="key_2", store_uid=STORE, scopes=ALL_SCOPES
+    )
+    mesh.keys.answers["VerifyKey"] = mesh.verify_key
+    mesh.ingest.answers["Append"] = mesh.append
+    mesh.keys.answers["GetStore"] = _find_no_store
+    yield mesh
+    for name in mesh.ports:
+        if not mesh.is_running(name):
+            await mesh.start(name)
 
 
 @pytest.fixture
@@ -222,18 +258,22 @@ class Doorway:
 async def doorway() -> AsyncIterator[tuple[Doorway, int]]:
     """A web server for all tests, since stopping one takes uvicorn 0.2 s; and its port."""
     doorway = Doorway()
-    async with serve_http(doorway, "127.0.0.1:0", 1.0) as port:
+    async with serve_http(doorway, "127.0.0.1:0", grace_seconds=1.0) as port:
         yield doorway, port
 
 
 @pytest.fixture
-async def gateway(
-    mesh: Mesh,
-    clock: Clock,
-    certificates: Mapping[str, Certificates],
-    doorway: tuple[Doorway, int],
-) -> AsyncIterator[Running]:
-    """The gateway over the fake services, on a free port."""
+def settings(request: pytest.FixtureRequest) -> Settings:
+    """How the gateway treats requests; a test may parametrize it."""
+    return Settings(**getattr(request, "param", {}))
+
+
+@pytest.fixture(scope="session")
+async def channels(
+    standing_mesh: Mesh, certificates: Mapping[str, Certificates]
+) -> AsyncIterator[Mapping[str, grpc.aio.Channel]]:
+    """The gateway's channels to the fake services."""
+    mesh = standing_mesh
     async with AsyncExitStack() as stack:
         channels = {}
         for name, port in mesh.ports.items():
@@ -241,18 +281,37 @@ async def gateway(
                 f"127.0.0.1:{port}", mesh.services[name].name, name, certificates["gateway"]
             )
             stack.push_async_callback(channels[name].close)
-        readiness = Readiness(channels)
-        door, port = doorway
-        door.application = build_gateway(
-            channels,
-            readiness=readiness,
-            registry=CollectorRegistry(),
-            stale_seconds=300.0,
-            now=clock.now,
-            monotonic=clock.monotonic,
-        )
-        http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20.0)
-        yield Running(port, await stack.enter_async_context(http), readiness)
+        yield channels
+
+
+@pytest.fixture
+async def gateway(
+    mesh: Mesh,
+    clock: Clock,
+    channels: Mapping[str, grpc.aio.Channel],
+    doorway: tuple[Doorway, int],
+    settings: Settings,
+) -> AsyncIterator[Running]:
+    """The gateway over the fake services, on a free port."""
+    for channel in channels.values():
+        await channel.channel_ready()
+    readiness = Readiness(channels)
+    door, port = doorway
+    door.application = build_gateway(
+        channels,
+        settings=settings,
+        readiness=readiness,
+        registry=CollectorRegistry(),
+        now=clock.now,
+        monotonic=clock.monotonic,
+    )
+    # Without a TLS context, which it has no use for: that is most of what it takes to make one.
+    async with httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{port}",
+        timeout=20.0,
+        verify=False,  # noqa: S501 - plain HTTP
+    ) as http:
+        yield Running(port, http, readiness)
 
 
 async def _find_no_store(request: keys_pb2.GetStoreRequest) -> Message:

@@ -70,7 +70,8 @@ async def test_every_answer_may_be_read_by_browsers_and_kept_by_no_cache(
     assert response.status_code == status
     assert response.headers["access-control-allow-origin"] == SHOP
     assert response.headers["vary"] == "Origin"
-    assert response.headers["access-control-expose-headers"] == "Retry-After, X-Request-Id"
+    exposed = "Retry-After, RateLimit, RateLimit-Policy, X-Request-Id"
+    assert response.headers["access-control-expose-headers"] == exposed
     assert response.headers["cache-control"] == "no-store"
     assert response.headers["x-content-type-options"] == "nosniff"
     assert "server" not in response.headers

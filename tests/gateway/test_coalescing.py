@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
 from common.errors import DependencyUnavailable, Overloaded
 from gateway.coalescer import Coalescer
 from shoptrail.ingest.v1 import event_pb2, ingest_pb2
-from tests.gateway.conftest import WRITE_KEY, Clock, Mesh, Running
+from tests.gateway.conftest import OTHER_STORE, WRITE_KEY, Clock, Mesh, Running, publishable_key
 
 
 class SlowIngest:
@@ -93,10 +94,10 @@ class FakeIngest:
 
 
 def submit(
-    coalescer: Coalescer, event_count: int, *, byte_count: int = 1
+    coalescer: Coalescer, event_count: int, *, byte_count: int = 1, store_uid: str = ""
 ) -> asyncio.Task[ingest_pb2.SubmissionResult]:
     """Submit that many events, which are said to have so many bytes."""
-    submission = ingest_pb2.Submission(payloads=[b"{}"] * event_count)
+    submission = ingest_pb2.Submission(store_uid=store_uid, payloads=[b"{}"] * event_count)
     return asyncio.create_task(
         coalescer.submit(submission, event_count=event_count, byte_count=byte_count)
     )
@@ -170,22 +171,83 @@ async def test_few_events_need_not_wait_for_a_slow_call(clock: Clock) -> None:
     await asyncio.gather(*sending)
 
 
-async def test_more_than_20000_waiting_events_are_refused() -> None:
-    ingest = FakeIngest()
-    coalescer = Coalescer(ingest, time.monotonic)  # type: ignore[arg-type]  # a fake
+async def fill(coalescer: Coalescer, ingest: FakeIngest) -> list[asyncio.Task[Any]]:
+    """Have a store send as much as it may while Ingest hangs."""
     sending = []
     for _ in range(2):
         sending.append(submit(coalescer, 2500))
         await ingest.next_call()
-    sending += [submit(coalescer, 2500) for _ in range(8)]
+    sending += [submit(coalescer, 2500) for _ in range(4)]
     await settle()
+    return sending
 
-    assert coalescer.count_waiting_events() == 20_000
+
+async def test_a_store_may_fill_half_of_the_room_and_leaves_the_rest_to_others() -> None:
+    ingest = FakeIngest()
+    coalescer = Coalescer(ingest, time.monotonic)  # type: ignore[arg-type]  # a fake
+    sending = await fill(coalescer, ingest)
+
+    assert coalescer.count_waiting_events() == 10_000
     with pytest.raises(Overloaded):
         await submit(coalescer, 1)
+    sending += [submit(coalescer, 1000, store_uid="quiet") for _ in range(5)]
+    await settle()
+    assert coalescer.count_waiting_events() == 15_000
+    with pytest.raises(Overloaded):
+        await submit(coalescer, 1000, store_uid="quiet")
+    with pytest.raises(Overloaded):
+        await submit(coalescer, 5001, store_uid="third")
 
     ingest.let_go.set()
     await asyncio.gather(*sending)
+    assert coalescer.count_waiting_events() == 0
+
+
+async def test_stores_take_turns() -> None:
+    ingest = FakeIngest()
+    coalescer = Coalescer(ingest, time.monotonic)  # type: ignore[arg-type]  # a fake
+    sending = await fill(coalescer, ingest)
+    sending += [submit(coalescer, 1, store_uid="quiet") for _ in range(2)]
+    sending += [submit(coalescer, 1, store_uid="third")]
+    await settle()
+    ingest.let_go.set()
+    await asyncio.gather(*sending)
+
+    # After the two calls under way: the flood's next, then the others' first, and so on.
+    assert [
+        [submission.store_uid for submission in call.submissions] for call in ingest.calls[2:]
+    ] == [[""], ["quiet", "third"], [""], ["quiet"], [""], [""]]
+
+
+async def test_a_store_that_floods_does_not_slow_another(gateway: Running, mesh: Mesh) -> None:
+    mesh.keys_by_text["quiet"] = publishable_key("key_3", OTHER_STORE)
+    calls_per_answer = []
+    ended, busy = asyncio.Event(), asyncio.Event()
+
+    async def append_slowly(request: ingest_pb2.AppendRequest) -> ingest_pb2.AppendResponse:
+        if len(mesh.ingest.calls) > 10:
+            busy.set()
+        await asyncio.sleep(0.005)  # What a commit takes.
+        return await mesh.append(request)
+
+    mesh.ingest.answers["Append"] = append_slowly
+    batch = {"batch": [{"event": "Viewed"}] * 250, "writeKey": WRITE_KEY}
+
+    async def flood() -> None:
+        while not ended.is_set():
+            await gateway.http.post("/v1/batch", json=batch)
+
+    floods = [asyncio.create_task(flood()) for _ in range(24)]
+    await busy.wait()
+    for _ in range(40):
+        before = len(mesh.ingest.calls)
+        await gateway.http.post("/v1/t", json={"event": "Viewed", "writeKey": "quiet"})
+        calls_per_answer.append(len(mesh.ingest.calls) - before)
+    ended.set()
+    await asyncio.gather(*floods)
+
+    # Twelve calls' worth of the flood is always waiting; in turn, it is one or two.
+    assert sorted(calls_per_answer)[-2] <= 5
 
 
 async def test_what_waited_for_a_second_is_not_sent_any_more(clock: Clock) -> None:

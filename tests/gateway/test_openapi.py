@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from gateway.pixel import PIXEL_PATHS
 from gateway.segment import BATCH_PATHS, EVENT_PATHS
 from gateway.transcoding import http_methods
 from tests.gateway.conftest import Running
@@ -29,6 +30,8 @@ async def test_every_route_is_described(gateway: Running) -> None:
     expected = {(method.verb, method.template) for method in http_methods()}
     expected |= {("POST", path) for path in (*EVENT_PATHS, *BATCH_PATHS, "/v1/m")}
     expected |= {("GET", path) for path in ("/healthz", "/readyz", "/metrics", "/openapi.json")}
+    expected |= {("GET", path) for path in (*PIXEL_PATHS, "/.well-known/gpc.json", "/sourceConfig")}
+    expected.add(("GET", "/v1/projects/{write_key}/settings"))
     assert routes == expected
 
 

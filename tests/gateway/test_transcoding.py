@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from common.errors import PageTokenNotValid, WrongStore
-from gateway.transcoding import http_methods
+from gateway.transcoding import SERVICE_VARIABLE, HttpMethod, http_methods
 from shoptrail.keys.v1 import api_key_pb2, keys_pb2
 from shoptrail.maintenance.v1 import job_pb2, maintenance_pb2
 from shoptrail.query.v1 import query_pb2, report_pb2
@@ -96,12 +96,31 @@ ROUTES = [
 ]
 
 
-def test_the_table_has_every_route() -> None:
-    tested = [type(request) for _, _, _, request in ROUTES]
+@pytest.mark.parametrize("method", list(http_methods()), ids=lambda method: method.rpc.name)
+async def test_every_route_reaches_its_rpc(
+    gateway: Running, mesh: Mesh, method: HttpMethod
+) -> None:
+    values = dict.fromkeys(method.variables, "given")
+    texts = dict(values)
+    if SERVICE_VARIABLE in values:
+        values[SERVICE_VARIABLE] = "query"
+        del texts[SERVICE_VARIABLE]
+    if "store_uid" in values:
+        values["store_uid"] = texts["store_uid"] = STORE
 
-    assert sorted(cls.DESCRIPTOR.full_name for cls in tested) == sorted(
-        method.rpc.input_type.full_name for method in http_methods()
+    await gateway.http.request(
+        method.verb,
+        method.template.format_map(values),
+        headers=AUTHORIZED,
+        json={} if method.has_body else None,
     )
+
+    owner = method.rpc.containing_service.name.lower()
+    fake = mesh.jobs["query"] if SERVICE_VARIABLE in values else mesh.services[owner]
+    (name, request, call) = fake.calls[-1]
+    assert name == method.rpc.name
+    assert {field: getattr(request, field) for field in texts} == texts
+    assert call.key is not None
 
 
 @pytest.mark.parametrize(("verb", "path", "body", "expected"), ROUTES)
@@ -143,18 +162,18 @@ async def test_an_answer_has_all_fields_but_messages_that_are_not_set(
 
     response = await gateway.http.post(f"/v1/stores/{STORE}/keys", headers=AUTHORIZED, json={})
 
-    assert response.json() == {
-        "key": {
-            "uid": "key_9",
-            "store_uid": "",
-            "kind": "KEY_KIND_SECRET",
-            "display_name": "",
-            "hint": "",
-            "scopes": [],
-            "create_time": "2026-03-01T12:00:00Z",
-        },
-        "text": "sk_test_x",
+    answered = response.json()
+    assert answered["text"] == "sk_test_x"
+    told = {
+        "uid": "key_9",
+        "store_uid": "",
+        "kind": "KEY_KIND_SECRET",
+        "display_name": "",
+        "scopes": [],
+        "create_time": "2026-03-01T12:00:00Z",
     }
+    assert answered["key"] | told == answered["key"]
+    assert "expire_time" not in answered["key"]
 
 
 async def test_events_stand_in_the_answer_as_their_senders_wrote_them(
