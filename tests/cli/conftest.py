@@ -1,0 +1,3 @@
+"""The command line against a gateway that runs."""
+
+from tests.security.conftest import town  # noqa: F401 - a fixture
