@@ -35,6 +35,7 @@ from gateway.sdk_files import file_routes
 from gateway.sdk_settings import SETTINGS_PATTERN, SOURCE_CONFIG_PATH, SdkSettings
 from gateway.segment import Segment, is_segment_path, segment_error
 from gateway.senders import Senders
+from gateway.storefront_files import script_routes
 from gateway.transcoding import Transcoder
 from shoptrail.ingest.v1.ingest_pb2_grpc import IngestStub
 from shoptrail.keys.v1.keys_pb2_grpc import KeysStub
@@ -211,7 +212,7 @@ class Gateway:
             *_EVERY_ANSWER,
             *response.headers,
         ]
-        if response.status == http.HTTPStatus.NO_CONTENT:
+        if response.status in (http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED):
             del headers[:2]
         if self._readiness.draining:
             headers.append((b"connection", b"close"))
@@ -268,6 +269,7 @@ def build_gateway(
         fixed={
             **{route.name: route for route in plain},
             **pixel_routes(segment, now),
+            **script_routes(),
             **{f"{SOURCE_CONFIG_PATH}{slash}": source_config for slash in ("", "/")},
         },
         matched=[
