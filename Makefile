@@ -120,6 +120,7 @@ $(STOREFRONT)/dist/.built: $(STOREFRONT)/node_modules/.built \
 	@echo "Building $(STOREFRONT) …"
 	@cd $(STOREFRONT) && $(NODE) node_modules/typescript/bin/tsc && \
 	    $(NODE) node_modules/vite/bin/vite.js build --logLevel warn && \
+	    $(NODE) node_modules/vite/bin/vite.js build --logLevel warn --config demo/vite.config.ts && \
 	    $(NODE) node_modules/typescript/bin/tsc -p tsconfig.types.json
 	@touch $@
 

@@ -23,6 +23,7 @@ from common.uid import new_uid
 from gateway.body import SenderGoneError
 from gateway.coalescer import Coalescer
 from gateway.config import Settings
+from gateway.demo_shop import demo_routes
 from gateway.errors import error_response, reason_of, to_failure
 from gateway.exchange import GPC_PATH, Headers, Receive, Request, Response, Route, Send
 from gateway.keyring import Keyring
@@ -256,6 +257,7 @@ def build_gateway(
     )
     sdk_settings = SdkSettings(segment, senders, settings.public_url)
     source_config = sdk_settings.source_config_route()
+    transcoder = Transcoder(channels, keyring, senders)
     description = Response(200, msgspec.json.encode(describe_api()))
     plain = [
         PlainRoute("/healthz", lambda: Response(200, b'{"alive":true}')),
@@ -275,8 +277,9 @@ def build_gateway(
         matched=[
             (SETTINGS_PATTERN, sdk_settings.route()),
             *file_routes(settings.analytics_js_directory),
+            *demo_routes(settings.demo_shop, transcoder),
         ],
-        transcoder=Transcoder(channels, keyring, senders),
+        transcoder=transcoder,
         keyring=keyring,
         readiness=readiness,
         metrics=metrics,

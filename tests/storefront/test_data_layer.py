@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from playwright.async_api import BrowserContext
@@ -48,7 +49,7 @@ SALE = {
     "coupon": "TEA",
     "items": [POT, CUP],
 }
-HEARD = [
+HEARD: list[tuple[str, dict[str, Any], list[tuple[str, dict[str, Any]]]]] = [
     ("search", {"search_term": "oolong"}, [("Products Searched", {"query": "oolong"})]),
     (
         "view_item_list",

