@@ -14,7 +14,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/python -m piptools com
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run protos access tracking web-storefront stubs lint breaking test drills bench-query mariadb libfaketime browser lock clean
+.PHONY: help run demo-data protos access tracking web-storefront stubs lint breaking test drills bench-query mariadb libfaketime browser lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help: ## Say what there is to make
@@ -22,6 +22,9 @@ help: ## Say what there is to make
 
 run: .venv/.local shoptrail/.built web-storefront $(if $(filter mysql,$(DB)),mariadb) ## Run the whole mesh here; takes PORT=8080 and DB=sqlite or DB=mysql
 	@exec $(VENV)/python -m deploy.local --port $(PORT) --database $(DB)
+
+demo-data: .venv/.local shoptrail/.built ## Give the demo store of the mesh that runs 90 days of history; takes ARGS="--days 30"
+	@$(VENV)/python -m deploy.local.demo_data $(ARGS)
 
 protos: shoptrail/.built ## Generate shoptrail/ from protos/
 

@@ -1,6 +1,8 @@
 /** What the shop sells, and how it looks. */
 
 import { svg } from "./dom";
+// Also what the made-up history is about.
+import goods from "./goods.json";
 
 export interface Good {
   id: string;
@@ -13,32 +15,7 @@ export interface Good {
   text: string;
 }
 
-export const GOODS: Good[] = [
-  good("sencha", "Morning Sencha", "Tea", 1250, "tin", "#5c8a4a", "Steamed, bright and grassy. For the first cup of the day."),
-  good("oolong", "Old Bush Oolong", "Tea", 1800, "tin", "#a5702c", "Roasted over charcoal by people who are in no hurry."),
-  good("pot", "Clay Teapot", "Teaware", 4800, "pot", "#a4502f", "Unglazed. It remembers every tea you make in it."),
-  good("darjeeling", "First Flush", "Tea", 1640, "tin", "#7c7a2d", "Darjeeling from the first week of the spring picking."),
-  good("cups", "Pair of Cups", "Teaware", 2450, "cups", "#3f6f86", "Thin enough to see the tea through."),
-  good("lapsang", "Smoked Lapsang", "Tea", 1190, "tin", "#5b4a41", "Pine smoke and rain. Not for everybody, and proud of it."),
-  good("kettle", "Iron Kettle", "Teaware", 8900, "kettle", "#3a4240", "Heavy, slow to heat, and warm for an hour."),
-  good("peony", "White Peony", "Tea", 1990, "tin", "#b39a6b", "Two leaves and a bud, dried in the sun."),
-  good("bowl", "Matcha Bowl", "Teaware", 3200, "bowl", "#55705c", "Thrown by hand, so no two of them agree."),
-  good("mint", "Mint & Verbena", "Tea", 870, "tin", "#2f8067", "No caffeine, no regrets."),
-  good("whisk", "Bamboo Whisk", "Teaware", 1420, "whisk", "#9a7f45", "Eighty tines, cut from a single piece."),
-  good("assam", "Strong Assam", "Tea", 990, "tin", "#8c3b2e", "Takes milk, and takes no nonsense."),
-];
-
-function good(
-  id: string,
-  name: string,
-  category: Good["category"],
-  price: number,
-  kind: Good["kind"],
-  colour: string,
-  text: string,
-): Good {
-  return { id, name, category, price, kind, colour, text };
-}
+export const GOODS = goods as Good[];
 
 export const find = (id: string): Good | undefined => GOODS.find((each) => each.id === id);
 
