@@ -82,16 +82,17 @@ def of_service(
 
 
 def of_gateway(
-    addresses: Addresses, certificates: CertificateFiles, *, demo_shop: Path
+    addresses: Addresses, certificates: CertificateFiles, *, demo_shop: Path | None = None
 ) -> dict[str, str]:
-    """The environment of the gateway, which serves the shop of the store in `demo_shop`."""
+    """The environment of the gateway, which serves the shop of the store that a file names."""
     upstreams = {f"{service.upper()}_ADDRESS": addresses.grpc[service] for service in SERVICES}
     variables = {
         "LISTEN_ADDRESS": addresses.gateway,
-        "DEMO_SHOP": str(demo_shop),
         **upstreams,
         **_of_any_process(certificates),
     }
+    if demo_shop is not None:
+        variables["DEMO_SHOP"] = str(demo_shop)
     return _prefixed("gateway", variables)
 
 

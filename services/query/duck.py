@@ -29,10 +29,12 @@ from services.query.columns import (
 )
 from services.query.freshness import Cursor
 from services.query.identities import anonymous_subject, join, user_subject
+from services.query.losses import Loss, browser_of, find_losses, numbering_of
 from services.query.payload import (
     campaign_of,
     country_of,
     device_of,
+    digest_of,
     page_path_of,
     referrer_of,
 )
@@ -69,9 +71,12 @@ _COLUMNS = {
     "device": "VARCHAR",
     "country": "VARCHAR",
     "properties": "VARCHAR",
+    "numbered_by": "UUID",
+    "number": "BIGINT",
+    "software": "VARCHAR",
 }
 # The number goes up with each change, so a file of before is not read but made anew.
-_EVENTS, _CURSORS = "events_1", "cursors_1"
+_EVENTS, _CURSORS = "events_2", "cursors_2"
 _PREPARE = (
     "SET threads = 2",
     f"CREATE TABLE IF NOT EXISTS {_EVENTS}"
@@ -319,6 +324,17 @@ class DuckColumns:
             for kind, name, times, first, last in rows
         ]
 
+    async def losses(self, store_uid: str, boundaries: Sequence[datetime]) -> list[Loss]:
+        rows = await self._ask(
+            find_losses(_EVENTS),
+            {
+                "store": _store(store_uid),
+                "starts": [_as_number(time) for time in boundaries[:-1]],
+                "end": _as_number(boundaries[-1]),
+            },
+        )
+        return [Loss(*row) for row in rows]
+
     async def close(self) -> None:
         async with self._writing:
             self._connection.close()
@@ -412,6 +428,7 @@ def _rows_of(facts: Iterable[Fact]) -> list[dict[str, Any]]:
     for fact in facts:
         event = fact.event
         previous = fact.payload.previous_id if event.type == ALIAS else ""
+        numbering = numbering_of(fact.payload)
         claimed = event.anonymous_id if event.type == IDENTIFY else previous
         rows.append(
             {
@@ -431,6 +448,9 @@ def _rows_of(facts: Iterable[Fact]) -> list[dict[str, Any]]:
                 "device": device_of(fact.payload),
                 "country": country_of(fact.payload),
                 "properties": _numbers.encode(dict(fact.payload.properties)).decode(),
+                "numbered_by": _as_uuid(digest_of, numbering.visitor) if numbering else None,
+                "number": numbering.number if numbering else None,
+                "software": browser_of(fact.payload),
             }
         )
     return rows

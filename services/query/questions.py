@@ -22,7 +22,7 @@ from services.query.reports import (
     boundaries_of,
     stretches_of,
 )
-from shoptrail.query.v1 import query_pb2
+from shoptrail.query.v1 import loss_pb2, query_pb2
 from shoptrail.query.v1.report_pb2 import Interval
 
 _MOST_PERIODS = 2000
@@ -45,6 +45,7 @@ RangeRequest: TypeAlias = (
     | query_pb2.ReportRevenueRequest
     | query_pb2.ReportProductsRequest
     | query_pb2.ReportRetentionRequest
+    | loss_pb2.ReportLossRequest
 )
 SpanRequest: TypeAlias = (
     query_pb2.ReportFunnelRequest

@@ -20,6 +20,7 @@ from services.query import report_rows, repository
 from services.query.columns import EventColumns, Scope, Step
 from services.query.freshness import Cursor, Sightings
 from services.query.identities import anonymous_subject, user_subject
+from services.query.losses import spread
 from services.query.orders import Trust
 from services.query.payload import MONEY_UNIT
 from services.query.projection import (
@@ -41,7 +42,7 @@ from services.query.questions import (
 from services.query.report_rows import RevenueSums, SessionSums
 from services.query.repository import Place, Selection
 from services.query.tallies import EVENT_TYPES, Measure
-from shoptrail.query.v1 import query_pb2, query_pb2_grpc, report_pb2
+from shoptrail.query.v1 import loss_pb2, query_pb2, query_pb2_grpc, report_pb2
 from shoptrail.query.v1.report_pb2 import ProductRanking, SessionBreakdown
 
 SERVICE = query_pb2.DESCRIPTOR.services_by_name["Query"].full_name
@@ -377,6 +378,32 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
                 )
                 for row in rows
             ],
+            as_of=self._as_of(cursors),
+        )
+
+    async def ReportLoss(
+        self, request: loss_pb2.ReportLossRequest, context: Context
+    ) -> loss_pb2.ReportLossResponse:
+        question = self._questions.read(request, {})
+        cursors = await self._columns.cursors()
+        losses = await self._columns.losses(question.store_uid, question.boundaries)
+        rows = []
+        for browser in {loss.browser for loss in losses}:
+            arrived, lost = spread(losses, browser, period_count=question.period_count)
+            rows.append(
+                loss_pb2.LossRow(
+                    browser=browser,
+                    arrived_count=sum(arrived),
+                    lost_count=sum(lost),
+                    arrived_counts=arrived,
+                    lost_counts=lost,
+                )
+            )
+        return loss_pb2.ReportLossResponse(
+            period_times=_as_timestamps(question),
+            rows=sorted(rows, key=lambda row: (-row.arrived_count, row.browser)),
+            arrived_count=sum(row.arrived_count for row in rows),
+            lost_count=sum(row.lost_count for row in rows),
             as_of=self._as_of(cursors),
         )
 

@@ -113,6 +113,7 @@ export function createTracker(settings: Settings): Tracker {
       context: {
         page: where(),
         locale: navigator.language,
+        userAgent: navigator.userAgent,
         library: { name: "shoptrail.js", version: VERSION },
         groupId: g,
         consent: typeof categories === "object" ? { categoryPreferences: categories } : undefined,
