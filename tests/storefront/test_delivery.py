@@ -418,6 +418,25 @@ async def test_one_event_that_cannot_be_read_does_not_keep_the_others(
     assert sorted(map(number_of, events)) == [1, 2, 3, 5, 6]
 
 
+async def test_what_somebody_else_has_spoilt_on_the_device_holds_nothing_up(
+    shop: Shop, mesh: Mesh, visitor: BrowserContext
+) -> None:
+    page = await visitor.new_page()
+    await page.goto(shop.put("/before", tag=""))
+    await page.evaluate("""() => {
+        localStorage["shoptrail.e.1-bad"] = "0000000000000no json";
+        localStorage["shoptrail.e.2-bad"] = "?";
+        localStorage["shoptrail.visitor"] = "[7";
+        localStorage["shoptrail.wait"] = "soon";
+    }""")
+    await page.goto(shop.put("/"))
+    await ready(page)
+    await page.evaluate("shoptrail.track('Cart Viewed')")
+
+    assert names(await events_when(mesh, 2)) == ["page", "Cart Viewed"]
+    await nothing_kept(page)
+
+
 async def test_the_page_is_told_what_became_of_each_event(
     shop: Shop, mesh: Mesh, visitor: BrowserContext
 ) -> None:
@@ -430,7 +449,7 @@ async def test_the_page_is_told_what_became_of_each_event(
     await ready(page)
     await page.evaluate("shoptrail.track('')")
     await page.wait_for_function(
-        "told.filter((each) => each.status).flatMap((e) => e.events).length > 1"
+        "told.filter((each) => each.status).flatMap((e) => e.ids).length > 1"
     )
     told = await page.evaluate("told")
 

@@ -96,9 +96,11 @@ async def test_a_missing_number_counts_where_the_next_event_is(columns: DuckColu
 async def test_what_is_no_number_tells_nothing_and_nobody_can_make_up_a_great_loss(
     columns: DuckColumns,
 ) -> None:
+    no_numbers: list[object] = [0, -1, 1.5, True, None, "x", [1], 10**30]
+    nobody: list[object] = ["", None, {}]
     events = [
-        *(numbered(wrong) for wrong in (0, -1, 1.5, True, None, "x", [1], 10**30)),
-        *(numbered(1, visitor=wrong) for wrong in ("", None, {})),
+        *map(numbered, no_numbers),
+        *(numbered(1, visitor=wrong) for wrong in nobody),
         happened(STORE),
         happened(STORE, payload=b'{"context": {"shoptrail": 7}}'),
         numbered(10**9, visitor="liar", agent="curl/8"),
