@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
+
+import msgspec
 
 LONGEST_PAUSE = timedelta(minutes=30)
 """A session ends when nothing happened for longer."""
@@ -19,8 +21,8 @@ class HitKind(IntEnum):
     PAGE = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+# Structs, which are made in a fraction of a dataclass's time: there is a hit for each event.
+class Hit(msgspec.Struct, frozen=True, gc=False):
     """An event as its session sees it."""
 
     time: datetime
@@ -36,8 +38,7 @@ class Hit:
         return self.time, self.mark
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(msgspec.Struct, frozen=True, gc=False):
     """What was done without a long pause, and under one campaign."""
 
     start_time: datetime
@@ -67,52 +68,54 @@ class Session:
         """Whether one page was all that was seen, and nothing done."""
         return self.page_count + self.action_count <= 1
 
-    def takes(self, hit: Hit) -> bool:
-        """Whether the hit, which is the next one, belongs to this session."""
-        if hit.time - self.end_time > LONGEST_PAUSE:
-            return False
-        return not hit.campaign or hit.campaign == self.campaign
-
-    def with_hit(self, hit: Hit) -> Session:
-        """The session with the hit that follows."""
-        seen = hit.page if hit.kind is HitKind.PAGE else ""
-        return replace(
-            self,
-            end_time=hit.time,
-            end_mark=hit.mark,
-            hit_count=self.hit_count + 1,
-            page_count=self.page_count + (hit.kind is HitKind.PAGE),
-            action_count=self.action_count + (hit.kind is HitKind.ACTION),
-            entry_page=self.entry_page or seen,
-            exit_page=seen or self.exit_page,
-        )
-
 
 def cut_into_sessions(hits: Iterable[Hit], *, after: Session | None = None) -> list[Session]:
     """The sessions that the hits make, which are sorted by their places.
 
     If they follow a session, that is the first of the list, and may have grown.
     """
-    sessions = [after] if after else []
+    sessions: list[Session] = []
+    current = after
+    run: list[Hit] = []
+    end_time = after.end_time if after else None
+    campaign = after.campaign if after else ""
     for hit in hits:
-        if sessions and sessions[-1].takes(hit):
-            sessions[-1] = sessions[-1].with_hit(hit)
-            continue
-        begun = Session(
-            start_time=hit.time,
-            start_mark=hit.mark,
-            end_time=hit.time,
-            end_mark=hit.mark,
-            hit_count=0,
-            page_count=0,
-            action_count=0,
-            entry_page="",
-            exit_page="",
-            campaign=hit.campaign,
-            referrer=hit.referrer,
-        )
-        sessions.append(begun.with_hit(hit))
+        if end_time is not None and (
+            hit.time - end_time > LONGEST_PAUSE or (hit.campaign and hit.campaign != campaign)
+        ):
+            sessions.append(_with_hits(current, run))
+            current, run = None, []
+        if current is None and not run:
+            campaign = hit.campaign
+        run.append(hit)
+        end_time = hit.time
+    if current is not None or run:
+        sessions.append(_with_hits(current, run))
     return sessions
+
+
+def _with_hits(session: Session | None, hits: Sequence[Hit]) -> Session:
+    """The session with the hits that follow; one that they begin, if there is none."""
+    if session is not None and not hits:
+        return session
+    first, last = hits[0], hits[-1]
+    pages = [hit.page for hit in hits if hit.kind is HitKind.PAGE]
+    action_count = sum([hit.kind is HitKind.ACTION for hit in hits])
+    named = [page for page in pages if page]
+    entry_page, exit_page = (named[0], named[-1]) if named else ("", "")
+    return Session(
+        start_time=session.start_time if session else first.time,
+        start_mark=session.start_mark if session else first.mark,
+        end_time=last.time,
+        end_mark=last.mark,
+        hit_count=len(hits) + (session.hit_count if session else 0),
+        page_count=len(pages) + (session.page_count if session else 0),
+        action_count=action_count + (session.action_count if session else 0),
+        entry_page=(session.entry_page if session else "") or entry_page,
+        exit_page=exit_page or (session.exit_page if session else ""),
+        campaign=session.campaign if session else first.campaign,
+        referrer=session.referrer if session else first.referrer,
+    )
 
 
 @dataclass(frozen=True, slots=True)
