@@ -155,6 +155,7 @@ class Segment:
             client_ip=self._senders.find_ip(request),
             user_agent=find_user_agent(request),
             gpc=wants_privacy(request),
+            confirmed=not key.is_publishable,
         )
         if sent.sent_time:
             submission.sent_time.FromDatetime(sent.sent_time)
