@@ -9,9 +9,9 @@ whenever one of them comes to light, so the sequence in which they do doesn't ma
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import msgspec
 from sqlalchemy import delete, select, update
@@ -39,16 +39,17 @@ from services.query.sessions import (
     HitKind,
     Session,
     cut_into_sessions,
+    hits_of,
     plan_recut,
 )
 from services.query.tables import (
-    hits,
     orders,
     owners,
     product_sales,
     products,
     representatives,
     revenue,
+    session_sums,
     sessions,
     tallies,
     visits,
@@ -56,15 +57,44 @@ from services.query.tables import (
 from services.query.tallies import named_product, tallies_of_action, tallies_of_page
 
 _MICROSECOND = timedelta(microseconds=1)
-_SESSION_COLUMNS = ("store_uid", "subject", *Session.__struct_fields__)
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Session)
 _SESSION_CHANGES = [
     column.name for column in sessions.c if not column.primary_key and column.name != "quarter"
 ]
+_MOST_REMEMBERED = 50_000
 
 
-async def add_facts(transaction: AsyncConnection, generation: int, facts: Sequence[Fact]) -> None:
+class Memory:
+    """What a generation's figures are known to hold, so that it needn't be read again.
+
+    For who adds facts one batch after the other, and nobody else in between. Must be forgotten
+    when a transaction was not committed.
+    """
+
+    def __init__(self) -> None:
+        self.sessions: dict[Key, Session] = {}
+        """The latest of each subject."""
+        self.product_names: dict[Key, tuple[int, bytes]] = {}
+        """The quarter in which a product was named last, and how."""
+
+    def trim(self) -> None:
+        """Forget what would take too much room."""
+        for known in (self.sessions, self.product_names):
+            if len(known) > _MOST_REMEMBERED:
+                known.clear()  # type: ignore[attr-defined]
+
+
+async def add_facts(
+    transaction: AsyncConnection,
+    generation: int,
+    facts: Sequence[Fact],
+    memory: Memory | None = None,
+) -> None:
     """Bring all figures of a generation up to date with facts that it doesn't hold yet."""
-    figures = _Figures(transaction, generation)
+    memory = memory or Memory()
+    memory.trim()
+    figures = _Figures(transaction, generation, memory)
     await figures.add_tallies(facts)
     await figures.add_visits(facts)
     await figures.add_ownerships(facts)
@@ -80,6 +110,7 @@ class _Figures:
 
     _transaction: AsyncConnection
     _generation: int
+    _memory: Memory
 
     async def add_tallies(self, facts: Sequence[Fact]) -> None:
         counted: Counter[tuple[str, int, int, str]] = Counter()
@@ -203,25 +234,33 @@ class _Figures:
         if not new:
             return
         known = await self._sessions_of(new)
+        sums = _SessionSums(self._generation)
         gone: list[tuple[Key, Session]] = []
         made: list[tuple[Key, Session]] = []
-        by_key = sorted(new.items())
-        for key, new_hits in by_key:
+        for key, new_hits in sorted(new.items()):
             if len(new_hits) > 1:
                 new_hits.sort(key=lambda hit: hit.place)
-            plan = plan_recut(known.get(key, ()), new_hits)
+            sessions_before = known.get(key, ())
+            plan = plan_recut(sessions_before, new_hits)
             replayed = new_hits
             if plan.changed:
-                old_hits = await self._hits_of(key, plan.changed)
+                old_hits = [hit for session in plan.changed for hit in hits_of(session)]
                 replayed = sorted([*old_hits, *new_hits], key=lambda hit: hit.place)
             cut = cut_into_sessions(replayed, after=plan.kept)
             before = {session.start: session for session in plan.changed}
             if plan.kept is not None:
                 before[plan.kept.start] = plan.kept
-            if before:
-                after = {session.start for session in cut}
-                gone += [(key, session) for start, session in before.items() if start not in after]
+            after = {session.start: session for session in cut}
+            gone += [(key, session) for start, session in before.items() if start not in after]
             made += [(key, session) for session in cut if before.get(session.start) != session]
+            for session in before.values():
+                sums.count(key[0], session, sign=-1)
+            for session in cut:
+                sums.count(key[0], session, sign=1)
+            latest = cut[-1]
+            if sessions_before and sessions_before[-1].start > latest.start:
+                latest = sessions_before[-1]
+            self._memory.sessions[key] = latest
         await self._drop_sessions(gone)
         await bulk.put(
             self._transaction,
@@ -229,24 +268,7 @@ class _Figures:
             [self._as_row(key, session) for key, session in made],
             replace=_SESSION_CHANGES,
         )
-        await bulk.put(
-            self._transaction,
-            hits,
-            [
-                (
-                    self._generation,
-                    *key,
-                    time_text(hit.time),
-                    hit.mark,
-                    int(hit.kind),
-                    hit.page.encode(),
-                    hit.campaign.encode(),
-                    hit.referrer.encode(),
-                )
-                for key, new_hits in by_key
-                for hit in new_hits
-            ],
-        )
+        await bulk.put(self._transaction, session_sums, sums.rows(), add=_SESSION_SUMS)
 
     async def add_orders(self, facts: Sequence[Fact]) -> None:
         told: defaultdict[Key, list[tuple[Telling, Fact]]] = defaultdict(list)
@@ -293,7 +315,7 @@ class _Figures:
         await bulk.put(self._transaction, product_sales, sums.of_products(), add=_SALES_SUMS)
 
     async def add_product_names(self, facts: Sequence[Fact]) -> None:
-        names: dict[Key, tuple[datetime, bytes, str]] = {}
+        names: dict[Key, tuple[int, bytes]] = {}
         for fact in facts:
             event = fact.event
             if event.type != TRACK:
@@ -302,88 +324,86 @@ class _Figures:
             if found is not None and found[1]:
                 product_id, name = found
                 key = _store(event.store_uid), product_id.encode()
-                told = event.occur_time, fact.mark, name
+                told = quarter_of(event.occur_time), name.encode()
                 names[key] = max(told, names.get(key, told))
+        remembered = self._memory.product_names
+        names = {
+            key: told
+            for key, told in names.items()
+            if key not in remembered or told > remembered[key]
+        }
         if not names:
             return
-        known = {
-            (store, product_id): (bulk.read_time(time), mark, name.decode())
-            for store, product_id, time, mark, name in await bulk.find(
-                self._transaction,
-                products,
-                ("store_uid", "product_id", "name_time", "name_mark", "name"),
-                generation=self._generation,
-                key="product_id",
-                keys=names,
-            )
+        for store, product_id, quarter, name in await bulk.find(
+            self._transaction,
+            products,
+            ("store_uid", "product_id", "name_quarter", "name"),
+            generation=self._generation,
+            key="product_id",
+            keys=[key for key in names if key not in remembered],
+        ):
+            remembered[store, product_id] = quarter, name
+        later = {
+            key: told
+            for key, told in names.items()
+            if key not in remembered or told > remembered[key]
         }
         await bulk.put(
             self._transaction,
             products,
             [
-                (self._generation, *key, name.encode(), time_text(time), mark)
-                for key, (time, mark, name) in sorted(names.items())
-                if (time, mark, name) > known.get(key, (time, b"", ""))
+                (self._generation, *key, name, quarter)
+                for key, (quarter, name) in sorted(later.items())
             ],
-            replace=["name", "name_time", "name_mark"],
+            replace=["name", "name_quarter"],
         )
+        remembered |= later
 
-    async def _sessions_of(self, new: dict[Key, list[Hit]]) -> dict[Key, list[Session]]:
+    async def _sessions_of(self, new: dict[Key, list[Hit]]) -> dict[Key, Sequence[Session]]:
         """The sessions that end late enough to matter to the hits, by subject, sorted."""
-        earliest = min([hit.time for found in new.values() for hit in found])
-        found: defaultdict[Key, list[Session]] = defaultdict(list)
-        for store, subject, start, mark, end, *rest in await bulk.find(
+        found: dict[Key, Sequence[Session]] = {}
+        unknown: dict[Key, list[Session]] = {}
+        remembered = self._memory.sessions
+        for key, new_hits in new.items():
+            latest = remembered.get(key)
+            if latest is not None and all([hit.place > latest.start for hit in new_hits]):
+                found[key] = (latest,)
+            else:
+                unknown[key] = []
+        if not unknown:
+            return found
+        earliest = min([hit.time for key in unknown for hit in new[key]])
+        for store, subject, session in await bulk.find(
             self._transaction,
             sessions,
-            _SESSION_COLUMNS,
+            ("store_uid", "subject", "session"),
             generation=self._generation,
             key="subject",
-            keys=new,
+            keys=unknown,
             condition=f"end_time >= '{time_text(earliest - LONGEST_PAUSE)}'",
         ):
-            end_mark, hit_count, page_count, action_count, entry, exit_, campaign, referrer = rest
-            found[store, subject].append(
-                Session(
-                    bulk.read_time(start),
-                    mark,
-                    bulk.read_time(end),
-                    end_mark,
-                    hit_count,
-                    page_count,
-                    action_count,
-                    entry.decode(),
-                    exit_.decode(),
-                    campaign.decode(),
-                    referrer.decode(),
-                )
-            )
-        for some in found.values():
+            unknown[store, subject].append(_decoder.decode(session))
+        for some in unknown.values():
             some.sort(key=lambda session: session.start)
-        return found
+        return found | unknown
 
-    async def _hits_of(self, key: Key, changed: Sequence[Session]) -> list[Hit]:
-        """The hits that sessions, which follow one another, were made of."""
-        if not changed:
-            return []
-        column = hits.c
-        rows = await self._transaction.execute(
-            select(
-                column.occur_time,
-                column.mark,
-                column.kind,
-                column.page,
-                column.campaign,
-                column.referrer,
-            ).where(
-                column.generation == self._generation,
-                column.store_uid == format_uid("sto", key[0]),
-                column.subject == key[1],
-                column.occur_time >= changed[0].start_time,
-                column.occur_time <= changed[-1].end_time,
-            )
+    def _as_row(self, key: Key, session: Session) -> Row:
+        return (
+            self._generation,
+            *key,
+            time_text(session.start_time),
+            session.start_mark,
+            time_text(session.end_time),
+            quarter_of(session.start_time),
+            session.entry_page.encode(),
+            session.exit_page.encode(),
+            session.campaign.encode(),
+            session.referrer.encode(),
+            int(session.bounced),
+            session.page_count,
+            _duration_of(session),
+            _encoder.encode(session),
         )
-        found = [Hit(row[0], row[1], HitKind(row[2]), row[3], row[4], row[5]) for row in rows]
-        return [hit for hit in found if changed[0].start <= hit.place <= changed[-1].end]
 
     async def _drop_sessions(self, gone: Sequence[tuple[Key, Session]]) -> None:
         column = sessions.c
@@ -398,26 +418,6 @@ class _Figures:
                 )
             )
 
-    def _as_row(self, key: Key, session: Session) -> Row:
-        return (
-            self._generation,
-            *key,
-            time_text(session.start_time),
-            session.start_mark,
-            time_text(session.end_time),
-            session.end_mark,
-            session.hit_count,
-            session.page_count,
-            session.action_count,
-            session.entry_page.encode(),
-            session.exit_page.encode(),
-            session.campaign.encode(),
-            session.referrer.encode(),
-            quarter_of(session.start_time),
-            (session.end_time - session.start_time) // _MICROSECOND,
-            int(session.bounced),
-        )
-
 
 _REVENUE_SUMS = [
     "order_count",
@@ -427,12 +427,37 @@ _REVENUE_SUMS = [
     "cancellation_count",
     "cancelled",
 ]
+_SESSION_SUMS = ["session_count", "bounce_count", "page_count", "duration"]
 _SALES_SUMS = ["order_count", "quantity", "revenue"]
 _REVENUE_COLUMNS = {
     Telling.COMPLETED: ("order_count", "gross"),
     Telling.REFUNDED: ("refund_count", "refunded"),
     Telling.CANCELLED: ("cancellation_count", "cancelled"),
 }
+
+
+class _SessionSums:
+    """What the sums of sessions gain and lose."""
+
+    def __init__(self, generation: int) -> None:
+        self._generation = generation
+        self._sums: defaultdict[tuple[bytes, int], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+
+    def count(self, store: bytes, session: Session, *, sign: int) -> None:
+        """Count a session, or with a negative sign take it away."""
+        sums = self._sums[store, quarter_of(session.start_time)]
+        sums[0] += sign
+        if session.bounced:
+            sums[1] += sign
+        sums[2] += sign * session.page_count
+        sums[3] += sign * _duration_of(session)
+
+    def rows(self) -> list[Row]:
+        return [
+            (self._generation, *key, *sums)
+            for key, sums in sorted(self._sums.items())
+            if any(sums)
+        ]
 
 
 class _Sums:
@@ -500,6 +525,10 @@ def _hit_of(fact: Fact) -> Hit:
         campaign=fact.campaign,
         referrer=fact.referrer,
     )
+
+
+def _duration_of(session: Session) -> int:
+    return (session.end_time - session.start_time) // _MICROSECOND
 
 
 def _store(store_uid: str) -> bytes:

@@ -12,6 +12,11 @@ import msgspec
 LONGEST_PAUSE = timedelta(minutes=30)
 """A session ends when nothing happened for longer."""
 
+MOST_HITS = 500
+"""A session has no more events: a robot that never pauses must not make one without end."""
+
+_LENGTH_BYTES = 4
+
 
 class HitKind(IntEnum):
     """What a hit counts as in its session."""
@@ -22,7 +27,7 @@ class HitKind(IntEnum):
 
 
 # Structs, which are made in a fraction of a dataclass's time: there is a hit for each event.
-class Hit(msgspec.Struct, frozen=True, gc=False):
+class Hit(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """An event as its session sees it."""
 
     time: datetime
@@ -30,6 +35,7 @@ class Hit(msgspec.Struct, frozen=True, gc=False):
     """Orders events of the same time, wherever they stand in the log."""
     kind: HitKind
     page: str
+    """Of a page or screen its path, of others empty."""
     campaign: str
     referrer: str
 
@@ -38,7 +44,7 @@ class Hit(msgspec.Struct, frozen=True, gc=False):
         return self.time, self.mark
 
 
-class Session(msgspec.Struct, frozen=True, gc=False):
+class Session(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What was done without a long pause, and under one campaign."""
 
     start_time: datetime
@@ -54,6 +60,8 @@ class Session(msgspec.Struct, frozen=True, gc=False):
     """Of the first hit; a hit with another campaign begins a new session."""
     referrer: str
     """Of the first hit."""
+    trail: bytes
+    """The hits, one after the other, as `hits_of` reads them."""
 
     @property
     def start(self) -> tuple[datetime, bytes]:
@@ -69,6 +77,21 @@ class Session(msgspec.Struct, frozen=True, gc=False):
         return self.page_count + self.action_count <= 1
 
 
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Hit)
+
+
+def hits_of(session: Session) -> list[Hit]:
+    """What the session is made of."""
+    hits = []
+    trail, place = session.trail, 0
+    while place < len(trail):
+        begin = place + _LENGTH_BYTES
+        place = begin + int.from_bytes(trail[place:begin])
+        hits.append(_decoder.decode(trail[begin:place]))
+    return hits
+
+
 def cut_into_sessions(hits: Iterable[Hit], *, after: Session | None = None) -> list[Session]:
     """The sessions that the hits make, which are sorted by their places.
 
@@ -77,17 +100,20 @@ def cut_into_sessions(hits: Iterable[Hit], *, after: Session | None = None) -> l
     sessions: list[Session] = []
     current = after
     run: list[Hit] = []
+    hit_count, campaign = (after.hit_count, after.campaign) if after else (0, "")
     end_time = after.end_time if after else None
-    campaign = after.campaign if after else ""
     for hit in hits:
         if end_time is not None and (
-            hit.time - end_time > LONGEST_PAUSE or (hit.campaign and hit.campaign != campaign)
+            hit.time - end_time > LONGEST_PAUSE
+            or (hit.campaign and hit.campaign != campaign)
+            or hit_count >= MOST_HITS
         ):
             sessions.append(_with_hits(current, run))
-            current, run = None, []
-        if current is None and not run:
+            current, run, hit_count = None, [], 0
+        if not hit_count:
             campaign = hit.campaign
         run.append(hit)
+        hit_count += 1
         end_time = hit.time
     if current is not None or run:
         sessions.append(_with_hits(current, run))
@@ -103,19 +129,41 @@ def _with_hits(session: Session | None, hits: Sequence[Hit]) -> Session:
     action_count = sum([hit.kind is HitKind.ACTION for hit in hits])
     named = [page for page in pages if page]
     entry_page, exit_page = (named[0], named[-1]) if named else ("", "")
+    trail = b"".join([_framed(hit) for hit in hits])
+    if session is None:
+        return Session(
+            first.time,
+            first.mark,
+            last.time,
+            last.mark,
+            len(hits),
+            len(pages),
+            action_count,
+            entry_page,
+            exit_page,
+            first.campaign,
+            first.referrer,
+            trail,
+        )
     return Session(
-        start_time=session.start_time if session else first.time,
-        start_mark=session.start_mark if session else first.mark,
-        end_time=last.time,
-        end_mark=last.mark,
-        hit_count=len(hits) + (session.hit_count if session else 0),
-        page_count=len(pages) + (session.page_count if session else 0),
-        action_count=action_count + (session.action_count if session else 0),
-        entry_page=(session.entry_page if session else "") or entry_page,
-        exit_page=exit_page or (session.exit_page if session else ""),
-        campaign=session.campaign if session else first.campaign,
-        referrer=session.referrer if session else first.referrer,
+        session.start_time,
+        session.start_mark,
+        last.time,
+        last.mark,
+        session.hit_count + len(hits),
+        session.page_count + len(pages),
+        session.action_count + action_count,
+        session.entry_page or entry_page,
+        exit_page or session.exit_page,
+        session.campaign,
+        session.referrer,
+        session.trail + trail,
     )
+
+
+def _framed(hit: Hit) -> bytes:
+    encoded = _encoder.encode(hit)
+    return len(encoded).to_bytes(_LENGTH_BYTES) + encoded
 
 
 @dataclass(frozen=True, slots=True)
