@@ -93,7 +93,7 @@ def _statement(
 ) -> tuple[str, str]:
     """What stands before and behind the rows."""
     columns = ", ".join(_quoted(column.name) for column in table.c)
-    insert = f"INSERT INTO {table.name} ({columns}) VALUES"  # noqa: S608 - names only
+    insert = f"INSERT INTO {table.name} ({columns}) VALUES"
     changes = [(name, f"{_quoted(name)} + ") for name in add] + [(name, "") for name in replace]
     if sqlite:
         settings = ", ".join(

@@ -9,12 +9,12 @@ whenever one of them comes to light, so the sequence in which they do doesn't ma
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 import msgspec
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.uid import format_uid, parse_uid
@@ -82,7 +82,7 @@ class Memory:
         """Forget what would take too much room."""
         for known in (self.sessions, self.product_names):
             if len(known) > _MOST_REMEMBERED:
-                known.clear()  # type: ignore[attr-defined]
+                known.clear()
 
 
 async def add_facts(
@@ -197,7 +197,7 @@ class _Figures:
         if not pairs:
             return
         known: defaultdict[bytes, dict[bytes, bytes]] = defaultdict(dict)
-        for store, subject, representative in await bulk.find(
+        for of_store, subject, representative in await bulk.find(
             self._transaction,
             representatives,
             ("store_uid", "subject", "representative"),
@@ -205,7 +205,7 @@ class _Figures:
             key="subject",
             keys={(store, user) for store in pairs for pair in pairs[store] for user in pair},
         ):
-            known[store][subject] = representative
+            known[of_store][subject] = representative
         column = representatives.c
         for store in sorted(pairs):
             replaced = join(pairs[store], known[store])
@@ -366,7 +366,7 @@ class _Figures:
         remembered = self._memory.sessions
         for key, new_hits in new.items():
             latest = remembered.get(key)
-            if latest is not None and all([hit.place > latest.start for hit in new_hits]):
+            if latest is not None and all(hit.place > latest.start for hit in new_hits):
                 found[key] = (latest,)
             else:
                 unknown[key] = []
@@ -454,9 +454,7 @@ class _SessionSums:
 
     def rows(self) -> list[Row]:
         return [
-            (self._generation, *key, *sums)
-            for key, sums in sorted(self._sums.items())
-            if any(sums)
+            (self._generation, *key, *sums) for key, sums in sorted(self._sums.items()) if any(sums)
         ]
 
 

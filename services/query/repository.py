@@ -329,6 +329,26 @@ async def list_places(
     return [Place(*row) for row in await transaction.execute(statement)]
 
 
+async def count_events(
+    transaction: AsyncConnection,
+    *,
+    store_uid: str,
+    name: str,
+    start_time: datetime | None,
+    end_time: datetime | None,
+) -> int:
+    """How many events `list_places` lists in all."""
+    column = recorded_events.c
+    statement = select(func.count()).where(column.store_uid == store_uid)
+    if name:
+        statement = statement.where(column.name == name)
+    if start_time is not None:
+        statement = statement.where(column.occur_time >= start_time)
+    if end_time is not None:
+        statement = statement.where(column.occur_time < end_time)
+    return int(await transaction.scalar(statement) or 0)
+
+
 async def get_events(
     transaction: AsyncConnection, *, store_uid: str, ids: Sequence[int]
 ) -> list[RecordedEvent]:

@@ -260,6 +260,17 @@ recorded_events = Table(
     **TABLE_OPTIONS,
 )
 
+# Not figures, but what a job has noticed.
+silent_events = Table(
+    "silent_events",
+    metadata,
+    Column("store_uid", Uid("sto"), primary_key=True),
+    Column("type", SmallInteger, primary_key=True, autoincrement=False),
+    Column("name", ExactText(), primary_key=True),
+    Column("silent_since", Timestamp(), nullable=False),
+    **TABLE_OPTIONS,
+)
+
 FIGURES = (
     tallies,
     visits,

@@ -7,6 +7,4 @@ down_revision = "0031"
 
 
 def upgrade() -> None:
-    op.create_index(
-        "ix_sessions_by_quarter", "sessions", ["generation", "store_uid", "quarter"]
-    )
+    op.create_index("ix_sessions_by_quarter", "sessions", ["generation", "store_uid", "quarter"])
