@@ -400,11 +400,12 @@ class DuckColumns:
                 FROM done WHERE move IS NOT NULL AND person IS NOT NULL
             ),
             begun AS (
-                SELECT person, number, min({{'time': time, 'mark': mark}}) AS place,
-                    arg_min(value, {{'time': time, 'mark': mark}}) AS value
-                FROM moves WHERE move = {CartMove.ADDED:d} GROUP BY person, number
-                HAVING place.time >= $previous AND place.time < $until
-                    AND arg_min(taken, {{'time': time, 'mark': mark}})
+                SELECT * FROM (
+                    SELECT person, number, min({{'time': time, 'mark': mark}}) AS place,
+                        arg_min(value, {{'time': time, 'mark': mark}}) AS value,
+                        arg_min(taken, {{'time': time, 'mark': mark}}) AS taken
+                    FROM moves WHERE move = {CartMove.ADDED:d} GROUP BY person, number
+                ) WHERE place.time >= $previous AND place.time < $until AND taken
             ),
             inside AS (
                 SELECT m.*, b.place, b.value AS first_value, lead(m.time) OVER (

@@ -60,7 +60,7 @@ def read_csv(content: str) -> list[ListedOrder]:
                 known = {key.strip(): value for key, value in row.items() if key is not None}
                 yield reader.line_num, known
         except csv.Error as error:
-            yield reader.line_num, f"is not CSV: {error}"
+            yield reader.reader.line_num, f"is not CSV: {error}"
 
     named = {name.strip() for name in reader.fieldnames or ()} if header else set()
     missing = [name for name in ("order_id", "total") if name not in named]
