@@ -111,7 +111,7 @@ class Mesh:
                 for service in SERVICES
             ]
             gateway = self._add_child(
-                "gateway", environment.of_gateway(addresses, certificates["gateway"])
+                "gateway", environment.of_gateway(addresses, certificates["gateway"], secrets)
             )
             for children in (services, [gateway]):
                 await stack.enter_async_context(
