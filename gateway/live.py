@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -13,7 +14,7 @@ import msgspec
 from google.rpc import status_pb2
 
 from common.errors import MeshError, Overloaded
-from gateway.errors import error_response
+from gateway.errors import error_response, reason_of, to_failure
 from gateway.exchange import Request, Response
 from gateway.readiness import Readiness
 from gateway.senders import Senders
@@ -23,6 +24,8 @@ from shoptrail.ingest.v1 import ingest_pb2
 from shoptrail.ingest.v1.ingest_pb2_grpc import IngestStub
 from shoptrail.query.v1 import query_pb2
 from shoptrail.query.v1.query_pb2_grpc import QueryStub
+
+log = logging.getLogger(__name__)
 
 LIVE_PATH = "/v1/stores/{store_uid}/events:live"
 LIVE_PATTERN = re.compile("/v1/stores/(?P<store_uid>[^/:]+)/events:live")
@@ -66,7 +69,7 @@ class LiveRoute:
             raise Overloaded
         store_uid = variables["store_uid"]
         metadata = await self._identify(request)
-        token = await self._tail(store_uid, _token_of(request), metadata, wait_seconds=0)
+        token = await self._tail(store_uid, _token_of(request), metadata)
         seen = _Seen()
         seen.select_new(await self._list_rejected(store_uid, metadata))
         return Response(
@@ -97,11 +100,11 @@ class LiveRoute:
                 metadata = await self._identify(request)
                 rejected = seen.select_new(await self._list_rejected(store_uid, metadata))
                 yield _message(answer, rejected)
-                answer = await self._tail(
-                    store_uid, answer.next_page_token, metadata, wait_seconds=_WAIT_SECONDS
-                )
-        except (MeshError, grpc.aio.AioRpcError):
-            return  # The browser asks again, and then is told why not.
+                answer = await self._tail(store_uid, answer.next_page_token, metadata)
+        except (MeshError, grpc.aio.AioRpcError) as error:
+            # The browser asks again, and then is told why not.
+            reason = reason_of(to_failure(error))
+            log.info("stream ended", extra={"reason": reason, "request_id": request.request_id})
         finally:
             self._stream_count -= 1
 
@@ -109,12 +112,13 @@ class LiveRoute:
         return metadata_of(await self._sessions.find_key(request), request, self._senders)
 
     async def _tail(
-        self, store_uid: str, token: str, metadata: _Metadata, *, wait_seconds: int
+        self, store_uid: str, token: str, metadata: _Metadata
     ) -> query_pb2.TailEventsResponse:
         request = query_pb2.TailEventsRequest(
             store_uid=store_uid, page_token=token, page_size=_REJECTED_A_LOOK
         )
-        request.wait.FromSeconds(wait_seconds)
+        # Always the same, since a token is good for a call with the same fields.
+        request.wait.FromSeconds(_WAIT_SECONDS)
         return await self._query.TailEvents(request, timeout=_CALL_SECONDS, metadata=metadata)
 
     async def _list_rejected(self, store_uid: str, metadata: _Metadata) -> Sequence[Any]:

@@ -421,6 +421,8 @@ def _describe_sessions() -> Iterator[tuple[str, str, _Json]]:
                 "default": _failure("Error"),
             },
         }
+        if (path, verb) == (SESSION_PATH, "get"):
+            described["responses"]["204"] = {"description": "There is none, or it has ended."}
         if (path, verb) == (SESSION_PATH, "post"):
             key = {"key": {"type": "string", "description": "The text of a secret key."}}
             schema = {"type": "object", "required": ["key"], "properties": key}

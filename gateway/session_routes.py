@@ -9,7 +9,7 @@ import grpc
 import msgspec
 from google.rpc import status_pb2
 
-from common.errors import InvalidRequest
+from common.errors import InvalidRequest, KeyMissing, KeyNotValid
 from gateway.body import read_body
 from gateway.errors import error_response
 from gateway.exchange import Request, Response, Route
@@ -68,7 +68,11 @@ class SessionRoutes:
         }
 
     async def _tell(self, request: Request) -> Response:
-        return _describe(await self._sessions.find_session(request))
+        try:
+            return _describe(await self._sessions.find_session(request))
+        except (KeyMissing, KeyNotValid):
+            # Not a failure: browsers would tell people of one.
+            return Response(204, b"")
 
     async def _open(self, request: Request) -> Response:
         # Before the body is read: what another site's page sends is not looked at.

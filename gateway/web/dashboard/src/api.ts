@@ -65,6 +65,7 @@ async function call(
     if (error instanceof DOMException && error.name === "AbortError") throw error;
     throw new ApiError(0, "The gateway can't be reached.", []);
   }
+  if (response.status === 204) return undefined;
   const answer = (await response.json().catch(() => ({}))) as Record<string, unknown>;
   if (response.ok) return answer;
   const failure = (answer.error ?? {}) as { message?: string; details?: Record<string, unknown>[] };

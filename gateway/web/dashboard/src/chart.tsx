@@ -17,8 +17,6 @@ export interface Line {
   color?: string;
 }
 
-const reduced = matchMedia("(prefers-reduced-motion: reduce)");
-
 export function Sparkline({ values }: { values: number[] }): JSX.Element | null {
   if (values.length < 2) return <svg class="spark" aria-hidden="true" />;
   const [low, high] = [Math.min(0, ...values), Math.max(...values, 1e-9)];
@@ -86,7 +84,7 @@ export function Chart(props: {
       width: element.clientWidth,
       height,
       legend: { show: false },
-      padding: [12, 8, 0, 4],
+      padding: [12, 40, 0, 8],
       cursor: {
         points: { size: 7, width: 2 },
         drag: { x: false, y: false },
@@ -101,6 +99,8 @@ export function Chart(props: {
           stroke: style("--soft"),
           grid: { show: false },
           ticks: { show: false },
+          size: 32,
+          gap: 10,
           font: `12px ${getComputedStyle(document.body).fontFamily}`,
           splits: () => times.map((_, index) => index),
           filter: (_, splits) => {
@@ -171,11 +171,11 @@ export function Chart(props: {
   };
 
   return (
-    <figure class={reduced.matches ? "chart" : "chart"}>
+    <figure class="chart">
       <div class="row apart">
         <div class="legend">
-          {lines.map((line, index) => (
-            <span key={line.name} class={line.faint ? "then" : line.color ? `s${index + 1}` : ""}>
+          {lines.map((line) => (
+            <span key={line.name} class={line.faint ? "then" : (line.color?.slice(2) ?? "")}>
               {line.name}
             </span>
           ))}

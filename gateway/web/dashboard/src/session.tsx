@@ -17,7 +17,10 @@ export function useSession(): [Session | null | undefined, (next: Session | null
   const [session, setSession] = useState<Session | null | undefined>(undefined);
   useEffect(() => {
     onSignedOut(() => setSession(null));
-    get("/v1/session", {}).then(setSession, () => setSession(null));
+    get("/v1/session", {}).then(
+      (session: Session | undefined) => setSession(session ?? null),
+      () => setSession(null),
+    );
   }, []);
   return [session, setSession];
 }

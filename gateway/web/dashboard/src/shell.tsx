@@ -131,6 +131,7 @@ function Side(props: {
   const groups = ["Reports", "Events", "Operate"] as const;
   return (
     <aside class={props.open ? "side open" : "side"} aria-label="Navigation and session">
+     <div class="inner">
       <a class="brand" href={linkTo("")} onClick={follow}>
         <Mark /> Shoptrail
       </a>
@@ -184,6 +185,7 @@ function Side(props: {
           Sign out
         </button>
       </div>
+     </div>
     </aside>
   );
 }

@@ -22,6 +22,11 @@ const INTERVALS = [
   ["WEEK", "Weeks"],
 ] as const;
 
+/** Small rates differ more to the eye than large ones: few come back at all. */
+function heatOf(rate: number): number {
+  return rate === 0 ? 0 : rate < 0.03 ? 1 : rate < 0.1 ? 2 : rate < 0.3 ? 3 : 4;
+}
+
 export function Retention({ view }: PageProps): JSX.Element {
   const event = view.one("event");
   const filters = view.all("filter");
@@ -122,7 +127,7 @@ export function Retention({ view }: PageProps): JSX.Element {
                           const back = cohort.return_counts[index];
                           if (back === undefined) return <td key={index} />;
                           const rate = Number(back) / Number(cohort.person_count);
-                          const heat = rate === 0 ? 0 : Math.min(4, 1 + Math.floor(rate * 5));
+                          const heat = heatOf(rate);
                           return (
                             <td key={index} data-heat={heat} title={`${count(back)} people`}>
                               {percent(rate)}
