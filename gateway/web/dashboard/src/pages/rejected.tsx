@@ -120,6 +120,7 @@ function Chosen(props: {
   // Once fixed, events no longer have the fault by which they were found.
   const [fixedUids, setFixedUids] = useState<string[]>([]);
 
+  const ready = raw ? patch.trim() !== "" : pointer !== "" && value !== "";
   const written = raw ? patch : JSON.stringify([{ op: "add", path: pointer, value: valueOf(value) }]);
 
   const attempt = async (did: string, work: () => Promise<void>): Promise<void> => {
@@ -243,10 +244,10 @@ function Chosen(props: {
               </div>
             )}
             <div class="row">
-              <button type="button" disabled={!!busy || !written} onClick={() => void fix(true)}>
+              <button type="button" disabled={!!busy || !ready} onClick={() => void fix(true)}>
                 Try it
               </button>
-              <button type="button" class="primary" disabled={!!busy || !written} onClick={() => void fix(false)}>
+              <button type="button" class="primary" disabled={!!busy || !ready} onClick={() => void fix(false)}>
                 {busy === "fix" ? "Fixing…" : "Fix"}
               </button>
               <button
