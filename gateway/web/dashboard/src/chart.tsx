@@ -192,7 +192,7 @@ export function Chart(props: {
         </div>
       </div>
       {asTable ? (
-        <div class="scroll" tabIndex={0} role="region" aria-label={props.label}>
+        <div class="scroll" tabIndex={0} role="group" aria-label={props.label}>
           <table>
             <thead>
               <tr>

@@ -170,7 +170,7 @@ export function Table<T>(props: {
   const classes = (column: Column<T>): string =>
     [column.num ? "num" : "", column.hideNarrow ? "hide-narrow" : ""].join(" ").trim();
   return (
-    <div class="scroll" tabIndex={0} role="region" aria-label={props.label}>
+    <div class="scroll" tabIndex={0} role="group" aria-label={props.label}>
       <table>
         <caption class="unseen">{props.label}</caption>
         <thead>

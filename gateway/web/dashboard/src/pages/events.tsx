@@ -88,7 +88,7 @@ export function Events({ view }: PageProps): JSX.Element {
                         {event.properties.length === 0 ? (
                           <p class="soft">It comes without properties.</p>
                         ) : (
-                          <div class="scroll" tabIndex={0} role="region" aria-label={`Properties of ${event.name}`}>
+                          <div class="scroll" tabIndex={0} role="group" aria-label={`Properties of ${event.name}`}>
                             <table>
                               <thead>
                                 <tr>

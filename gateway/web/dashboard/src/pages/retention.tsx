@@ -104,7 +104,7 @@ export function Retention({ view }: PageProps): JSX.Element {
             }
             const width = Math.min(15, Math.max(...cohorts.map((each) => each.return_counts.length)));
             return (
-              <div class="scroll" tabIndex={0} role="region" aria-label="Retention">
+              <div class="scroll" tabIndex={0} role="group" aria-label="Retention">
                 <table class="cohorts">
                   <caption class="unseen">How many came back, by when they first came</caption>
                   <thead>
