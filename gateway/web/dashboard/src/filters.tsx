@@ -26,11 +26,11 @@ export function Filters({ filters }: { filters: string[] }): JSX.Element {
         <button
           key={filter}
           type="button"
+          aria-label={`${filter}, remove`}
           title="Remove this filter"
           onClick={() => setParameters({ filter: filters.filter((each) => each !== filter) })}
         >
           {filter} <span aria-hidden="true">×</span>
-          <span class="unseen">, remove</span>
         </button>
       ))}
       <select aria-label="Filter by" value={by} onChange={(event) => setBy(event.currentTarget.value)}>
