@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from common.context import Key
 from common.errors import InvalidRequest, KeyMissing, KeyNotValid, OriginNotAllowed
+from common.keyring import Keyring
+from common.origins import host_of
 from gateway.exchange import Request, key_in_headers
-from gateway.keyring import Keyring
-from gateway.origins import host_of
 from gateway.senders import Senders
 
 HEADER = "x-shoptrail-session"
