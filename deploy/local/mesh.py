@@ -114,7 +114,10 @@ class Mesh:
             gateway = self._add_child(
                 "gateway",
                 environment.of_gateway(
-                    addresses, certificates["gateway"], demo_shop=self._demo_shop
+                    addresses,
+                    certificates["gateway"],
+                    demo_shop=self._demo_shop,
+                    secrets=secrets,
                 ),
             )
             for children in (services, [gateway]):

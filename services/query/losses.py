@@ -16,17 +16,6 @@ MOST_LOST_AT_ONCE = 1000
 """Anyone can send any number. The script keeps no more events than this."""
 
 _LARGEST_NUMBER = 10**12
-# What a browser calls itself, before what it calls itself too.
-_BROWSERS = (
-    ("Edg", "Edge"),
-    ("OPR/", "Opera"),
-    ("SamsungBrowser/", "Samsung Internet"),
-    ("Firefox/", "Firefox"),
-    ("FxiOS/", "Firefox"),
-    ("CriOS/", "Chrome"),
-    ("Chrome/", "Chrome"),
-    ("Safari/", "Safari"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +46,6 @@ def numbering_of(payload: Payload) -> Numbering | None:
     return Numbering(visitor, int(number)) if number == Decimal(int(number)) else None
 
 
-def browser_of(payload: Payload) -> str:
-    """The browser's name, as far as the event lets on; else `other`."""
-    agent = text_in(payload.context, "userAgent")
-    return next((name for mark, name in _BROWSERS if mark in agent), "other")
-
-
 def find_losses(events: str) -> str:
     """The question in SQL, over the table of events.
 
@@ -74,19 +57,20 @@ def find_losses(events: str) -> str:
             SELECT unnest($starts::BIGINT[]) AS start, unnest(range(len($starts))) AS period
         ),
         numbered AS (
-            SELECT numbered_by, number, min(time) AS time, arg_min(software, time) AS software
+            SELECT numbered_by, number, min(time) AS time,
+                arg_min(coalesce(nullif(agent, ''), 'other'), time) AS agent
             FROM {events}
             WHERE store = $store AND numbered_by IS NOT NULL AND time < $end
             GROUP BY numbered_by, number
         ),
         steps AS (
-            SELECT time, software, least({MOST_LOST_AT_ONCE}, number - 1 - coalesce(
+            SELECT time, agent, least({MOST_LOST_AT_ONCE}, number - 1 - coalesce(
                 lag(number) OVER (PARTITION BY numbered_by ORDER BY number), 0)) AS lost
             FROM numbered
         )
-        SELECT period, software, count(*), sum(lost)::BIGINT
+        SELECT period, agent, count(*), sum(lost)::BIGINT
         FROM steps ASOF JOIN periods ON steps.time >= periods.start
-        GROUP BY period, software ORDER BY period, software
+        GROUP BY period, agent ORDER BY period, agent
         """  # noqa: S608 - the name of a table only
 
 
