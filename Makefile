@@ -14,11 +14,11 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/python -m piptools com
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run protos access stubs lint breaking test drills bench-query mariadb libfaketime browser lock clean
+.PHONY: help run protos access render stubs lint breaking test verify-deploy drills bench-query mariadb libfaketime browser lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help: ## Say what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/.local shoptrail/.built $(if $(filter mysql,$(DB)),mariadb) ## Run the whole mesh here; takes PORT=8080 and DB=sqlite or DB=mysql
 	@exec $(VENV)/python -m deploy.local --port $(PORT) --database $(DB)
@@ -27,6 +27,9 @@ protos: shoptrail/.built ## Generate shoptrail/ from protos/
 
 access: shoptrail/.built ## Write docs/access.md, who may call what, from the contracts
 	$(VENV)/python -m deploy.access_table
+
+render: .venv/.dev shoptrail/.built ## Write Envoy's files, and those for Kubernetes that follow from the contracts
+	@$(VENV)/python -m deploy.render
 
 stubs: shoptrail/.built ## Build the contracts as a package, dist/shoptrail_contracts-….whl
 	$(VENV)/python -m deploy.stubs
@@ -54,6 +57,9 @@ breaking: .venv/.dev
 
 test: .venv/.dev shoptrail/.built mariadb libfaketime browser tests/sdks/node_modules/.built ## Run all tests; takes ARGS= for pytest
 	$(VENV)/python -m pytest --basetemp=.pytest_tmp $(ARGS)
+
+verify-deploy: .venv/.dev shoptrail/.built ## Check all files of the deployment with the tools of its trade; takes ARGS= for pytest
+	$(VENV)/python -m pytest --basetemp=.pytest_tmp deploy/gates $(ARGS)
 
 drills: .venv/.dev shoptrail/.built mariadb libfaketime ## Break servers and processes at length; writes figures to docs/
 	SHOPTRAIL_DRILLS=full $(VENV)/python -m pytest --basetemp=.pytest_tmp tests/drills $(ARGS)

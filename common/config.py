@@ -42,6 +42,9 @@ class ProcessConfig(TlsConfig):
 
     listen_address: str
     """Host and port."""
+    behind_proxy: bool = False
+    """Whether the addresses of services are those of this process's own Envoy, which shows this
+    process's certificate, checks the service's, and repeats what fails."""
     drain_seconds: float = 5.0
     """How long to serve on after the news that the process stops: two health checks of Envoy."""
     grace_seconds: float = 5.0

@@ -26,16 +26,18 @@ log = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 12 * 1024 * 1024
 
 
-def build_server(services: Sequence[str]) -> grpc.aio.Server:
+def build_server(services: Sequence[str], *, proxy: str = "") -> grpc.aio.Server:
     """A server with everything that is the same in each service.
 
-    `services` are the full names of what it will serve. Raises `ValueError` if
-    one of their RPCs has no access rule. Must be made inside the running loop.
+    `services` are the full names of what it will serve. `proxy` is the identity that is
+    believed when it says for whom it calls: the service's own, which its own Envoy has too.
+    If empty, nobody is. Raises `ValueError` if one of the RPCs has no access rule. Must be
+    made inside the running loop.
     """
     return grpc.aio.server(
         # Outermost first: each sees what the ones after it made of the call.
         interceptors=[
-            RequestContextInterceptor(),
+            RequestContextInterceptor(proxy=proxy),
             ObserveInterceptor(),
             ErrorInterceptor(),
             AccessInterceptor(rules_of(services)),

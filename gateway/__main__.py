@@ -32,7 +32,13 @@ async def main() -> None:
         channels = {}
         for name, address in config.service_addresses().items():
             service = f"shoptrail.{name}.v1.{name.capitalize()}"
-            channels[name] = open_channel(address, service, name, certificates)
+            channels[name] = open_channel(
+                address,
+                service,
+                name,
+                certificates,
+                proxy="gateway" if config.behind_proxy else "",
+            )
             stack.push_async_callback(channels[name].close)
         readiness = Readiness(channels)
         gateway = build_gateway(

@@ -37,7 +37,7 @@ async def main() -> None:
 
         page_tokens = PageTokens(config.page_token_key.get_secret_value())
         services = [INGEST, MAINTENANCE]
-        server = build_server(services)
+        server = build_server(services, proxy="ingest")
         ingest = IngestServicer(
             database,
             now=lambda: datetime.now(UTC),

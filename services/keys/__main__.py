@@ -34,7 +34,7 @@ async def main() -> None:
         page_tokens = PageTokens(config.page_token_key.get_secret_value())
 
         services = [keys.SERVICE, cron.SERVICE]
-        server = build_server(services)
+        server = build_server(services, proxy="keys")
         servicer = keys.KeysServicer(
             database,
             peppers=config.peppers,

@@ -29,7 +29,7 @@ async def main() -> None:
         stack.push_async_callback(redis.aclose)
 
         services = [MAINTENANCE]
-        server = build_server(services)
+        server = build_server(services, proxy="maintenance")
         cron = CronServicer(
             "maintenance",
             database=database,

@@ -40,7 +40,11 @@ async def main() -> None:
         redis = open_redis(config.redis_url.get_secret_value())
         stack.push_async_callback(redis.aclose)
         channel = open_channel(
-            config.ingest_address, LOG_SERVICE, "ingest", read_certificates(config)
+            config.ingest_address,
+            LOG_SERVICE,
+            "ingest",
+            read_certificates(config),
+            proxy="query" if config.behind_proxy else "",
         )
         stack.push_async_callback(channel.close)
         sightings = Sightings()
@@ -49,7 +53,7 @@ async def main() -> None:
         page_tokens = PageTokens(config.page_token_key.get_secret_value())
 
         services = [QUERY, MAINTENANCE]
-        server = build_server(services)
+        server = build_server(services, proxy="query")
         query_pb2_grpc.add_QueryServicer_to_server(
             QueryServicer(
                 database,
