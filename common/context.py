@@ -14,17 +14,20 @@ CLIENT_NETWORK = "x-client-network"
 # What Envoy says of the certificate that it was shown.
 FORWARDED_CERTIFICATE = "x-forwarded-client-cert"
 
+GATEWAY = "gateway"
+"""The identity that calls on behalf of keys: what it says of them is believed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """The API key on whose behalf the gateway calls."""
+    """The API key on whose behalf a service is called."""
 
     uid: str
     store_uid: str
     """Empty for a key that belongs to no store."""
     scopes: frozenset[str]
     is_publishable: bool = False
-    """Whether it stands in pages for all to see. Known to the gateway only."""
+    """Whether it stands in pages for all to see. Known only to whoever verified it."""
 
 
 @dataclass(frozen=True, slots=True)

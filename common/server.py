@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection
 
 from common.access import rules_of
 from common.config import ProcessConfig
-from common.interceptors.access import AccessInterceptor
+from common.interceptors.access import AccessInterceptor, VerifyKey, refuse_keys
 from common.interceptors.deadline import DeadlineInterceptor
 from common.interceptors.errors import ErrorInterceptor
 from common.interceptors.observe import ObserveInterceptor
@@ -26,12 +26,15 @@ log = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 12 * 1024 * 1024
 
 
-def build_server(services: Sequence[str], *, proxy: str = "") -> grpc.aio.Server:
+def build_server(
+    services: Sequence[str], *, proxy: str = "", verify: VerifyKey = refuse_keys
+) -> grpc.aio.Server:
     """A server with everything that is the same in each service.
 
     `services` are the full names of what it will serve. `proxy` is the identity that is
     believed when it says for whom it calls: the service's own, which its own Envoy has too.
-    If empty, nobody is. Raises `ValueError` if one of the RPCs has no access rule. Must be
+    If empty, nobody is. `verify` tells keys that callers show themselves. Raises
+    `ValueError` if one of the RPCs has no access rule. Must be
     made inside the running loop.
     """
     return grpc.aio.server(
@@ -40,7 +43,7 @@ def build_server(services: Sequence[str], *, proxy: str = "") -> grpc.aio.Server
             RequestContextInterceptor(proxy=proxy),
             ObserveInterceptor(),
             ErrorInterceptor(),
-            AccessInterceptor(rules_of(services)),
+            AccessInterceptor(rules_of(services), verify),
             DeadlineInterceptor(),
         ],
         options=[

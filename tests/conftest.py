@@ -25,11 +25,11 @@ from common.db import Database, open_database
 from common.migrate import SERVICES, upgrade
 from common.server import build_server, listen
 from common.tls import Certificates
-from deploy.local import mariadb, redis
+from deploy.local import environment, mariadb, redis
 from deploy.local.certificates import issue_certificates
 from deploy.local.mariadb import MariadbServer
 
-IDENTITIES = (*SERVICES, "gateway", "cron", "operator", "stranger")
+IDENTITIES = (*environment.IDENTITIES, "stranger")
 
 
 class Connect:

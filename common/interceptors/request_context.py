@@ -8,6 +8,7 @@ from typing import Any
 from common.context import (
     CLIENT_NETWORK,
     FORWARDED_CERTIFICATE,
+    GATEWAY,
     KEY_SCOPES,
     KEY_STORE_UID,
     KEY_UID,
@@ -37,11 +38,12 @@ class RequestContextInterceptor(UnaryInterceptor):
             for name, value in context.invocation_metadata() or ()
             if isinstance(value, str)
         }
+        identity = self._find_caller(context, metadata)
         remaining = context.time_remaining()
         call = Call(
             request_id=metadata.get(REQUEST_ID, "")[:_REQUEST_ID_LENGTH] or new_uid("req"),
-            identity=self._find_caller(context, metadata),
-            key=_key_in(metadata),
+            identity=identity,
+            key=_key_in(metadata) if identity == GATEWAY else None,
             deadline=None if remaining is None else time.monotonic() + remaining,
             client_network=metadata.get(CLIENT_NETWORK, "")[:_NETWORK_LENGTH],
         )

@@ -11,7 +11,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.keyring import Keyring
+from common.keyring import Keyring
 from services.keys.key_text import Kind, new_key_text
 from shoptrail.keys.v1 import api_key_pb2, keys_pb2
 

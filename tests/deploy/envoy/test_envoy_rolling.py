@@ -85,6 +85,8 @@ async def town(
             }
         if pod.identity == "keys":
             variables["PEPPERS"] = peppers
+        if pod.identity in ("ingest", "query"):
+            variables["KEYS_ADDRESS"] = f"{pod.address}:{EGRESS_PORTS['keys']}"
         if pod.identity == "query":
             variables["INGEST_ADDRESS"] = f"{pod.address}:{EGRESS_PORTS['ingest']}"
         return {f"{pod.identity.upper()}_{name}": value for name, value in variables.items()}
