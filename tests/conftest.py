@@ -142,9 +142,7 @@ def databases(
     async def on_mariadb(service: str) -> AsyncIterator[Database]:
         database = open_database(server.url(service))
         yield database
-        async with database.begin() as transaction:
-            for table in reversed(_metadata_of(service).sorted_tables):
-                await transaction.execute(table.delete())
+        await empty(database, service)
         await database.dispose()
 
     return on_mariadb
@@ -177,6 +175,13 @@ def key_metadata(*scopes: str, store_uid: str = "") -> tuple[tuple[str, str], ..
         (KEY_STORE_UID, store_uid),
         (KEY_SCOPES, ",".join(scopes)),
     )
+
+
+async def empty(database: Database, service: str) -> None:
+    """Remove all rows of the service's tables."""
+    async with database.begin() as transaction:
+        for table in reversed(_metadata_of(service).sorted_tables):
+            await transaction.execute(table.delete())
 
 
 def _metadata_of(service: str) -> MetaData:

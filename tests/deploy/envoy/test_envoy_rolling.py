@@ -18,12 +18,14 @@ import httpx
 import pytest
 
 from common.client import open_channel
+from common.db import open_database
 from deploy.calls import EDGE, GATEWAY, SERVICES
 from deploy.envoy.settings import EGRESS_PORTS, MESH_PORT, METRICS_PORT
 from deploy.local.certificates import CertificateFiles
 from deploy.local.mariadb import MariadbServer
 from deploy.local.processes import Child, Program, kept_running
 from shoptrail.keys.v1 import api_key_pb2, keys_pb2, keys_pb2_grpc
+from tests.conftest import empty
 from tests.deploy.envoy.conftest import ENVIRONMENT, edge_client
 from tests.deploy.envoy.pods import Pod, Pods, eventually
 
@@ -147,6 +149,10 @@ async def town(
             for process, replicas in by_process.items()
         }
         yield Town(edge, children, logs, texts[0], texts[1], store.store.uid)
+    for service in SERVICES:
+        database = open_database(mariadb_server.url(service))
+        await empty(database, service)
+        await database.dispose()
 
 
 @dataclass
