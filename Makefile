@@ -58,7 +58,7 @@ breaking: .venv/.dev
 test: .venv/.dev shoptrail/.built mariadb libfaketime browser tests/sdks/node_modules/.built ## Run all tests; takes ARGS= for pytest
 	$(VENV)/python -m pytest --basetemp=.pytest_tmp $(ARGS)
 
-verify-deploy: .venv/.dev shoptrail/.built ## Check all files of the deployment with the tools of its trade; takes ARGS= for pytest
+verify-deploy: .venv/.dev shoptrail/.built .checkov/.built ## Check all files of the deployment with the tools of its trade; takes ARGS= for pytest
 	$(VENV)/python -m pytest --basetemp=.pytest_tmp deploy/gates $(ARGS)
 
 drills: .venv/.dev shoptrail/.built mariadb libfaketime ## Break servers and processes at length; writes figures to docs/
@@ -120,13 +120,22 @@ libfaketime:
 	    exit 1; \
 	fi
 
+# In an environment of its own: it wants versions of packages that aren't ours.
+.checkov/.built: deploy/gates/checkov.txt
+	@echo "Installing checkov into .checkov …"
+	@$(PYTHON) -m venv .checkov
+	@.checkov/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+	    --only-binary :all: --require-hashes -r $<
+	@touch $@
+
 lock: .venv/.dev ## Pin what pyproject.toml asks for, with hashes
 	$(PIP_COMPILE) -o requirements.txt pyproject.toml
 	$(PIP_COMPILE) --extra=local -o requirements-local.txt pyproject.toml
 	$(PIP_COMPILE) --extra=local --extra=dev -o requirements-dev.txt pyproject.toml
+	$(PIP_COMPILE) -o deploy/gates/checkov.txt deploy/gates/checkov.in
 
 clean: ## Remove all that was made here, the data of `make run` too
-	rm -rf .venv shoptrail .run dist tests/sdks/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .checkov shoptrail .run dist tests/sdks/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/bin/python:

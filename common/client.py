@@ -13,6 +13,7 @@ from common.context import REQUEST_ID, current_call
 from common.renewal import RenewedChannel
 from common.server import MAX_MESSAGE_BYTES
 from common.tls import Certificates
+from common.tracing import TraceCalls, tracing
 
 # Shaved off at each hop, so that the callee reports what timed out and not the caller.
 _RESERVE_SECONDS = 0.02
@@ -66,7 +67,7 @@ def _open_channel(
             ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1_000),
         ],
-        interceptors=[_ContinueCall()],
+        interceptors=[*([TraceCalls()] if tracing() else []), _ContinueCall()],
     )
 
 

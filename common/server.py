@@ -19,6 +19,7 @@ from common.interceptors.errors import ErrorInterceptor
 from common.interceptors.observe import ObserveInterceptor
 from common.interceptors.request_context import RequestContextInterceptor
 from common.tls import Certificates, read_certificates
+from common.tracing import TraceInterceptor, tracing
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +38,11 @@ def build_server(
     `ValueError` if one of the RPCs has no access rule. Must be
     made inside the running loop.
     """
+    traced = [TraceInterceptor()] if tracing() else []
     return grpc.aio.server(
         # Outermost first: each sees what the ones after it made of the call.
         interceptors=[
+            *traced,
             RequestContextInterceptor(proxy=proxy),
             ObserveInterceptor(),
             ErrorInterceptor(),

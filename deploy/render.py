@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 
 from deploy.envoy import render as envoy
+from deploy.k8s import render as k8s
 
 
 def main() -> None:
     """Write the files."""
-    files = envoy.files()
+    files = {**envoy.files(), **k8s.files()}
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

@@ -71,10 +71,7 @@ def edge_bootstrap(environment: Environment) -> Config:
         listeners=[
             _public_listener(environment),
             _redirect_listener(environment),
-            probe_listener(
-                environment,
-                [{"match": {"path": "/ready"}, "route": {"cluster": "admin"}}],
-            ),
+            probe_listener(environment, []),
         ],
         clusters=[_gateway_cluster(environment)],
     )
@@ -117,6 +114,7 @@ def _public_listener(environment: Environment) -> Config:
             "virtual_hosts": [_virtual_host()],
             "max_direct_response_body_size_bytes": 1024,
         },
+        **({} if environment.trusts_traces else _forget_traces()),
         **tracing(environment, EDGE),
     )
     return {
@@ -136,6 +134,19 @@ def _public_listener(environment: Environment) -> Config:
                 "filters": [manager],
             }
         ],
+    }
+
+
+def _forget_traces() -> Config:
+    """Has the edge begin each trace itself: else anybody could have all requests traced."""
+    return {
+        "early_header_mutation_extensions": [
+            extension(
+                "envoy.http.early_header_mutation.header_mutation",
+                "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+                mutations=[{"remove": "traceparent"}, {"remove": "tracestate"}],
+            )
+        ]
     }
 
 

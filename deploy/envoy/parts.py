@@ -350,7 +350,10 @@ def probe_listener(
     environment: Environment, routes: Sequence[Config], filters: Sequence[Config] = ()
 ) -> Config:
     """The plain-text listener for probes and for Prometheus."""
-    statistics = {"match": {"path": "/stats/prometheus"}, "route": {"cluster": "admin"}}
+    own = [
+        {"match": {"path": path}, "route": {"cluster": "admin"}}
+        for path in ("/ready", "/stats/prometheus")
+    ]
     manager = extension(
         "envoy.filters.network.http_connection_manager",
         "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -360,7 +363,7 @@ def probe_listener(
         stream_idle_timeout="30s",
         route_config={
             "virtual_hosts": [
-                {"name": "probe", "domains": ["*"], "routes": [*routes, statistics]},
+                {"name": "probe", "domains": ["*"], "routes": [*routes, *own]},
             ]
         },
         http_filters=[*filters, router()],

@@ -13,8 +13,14 @@ from deploy.envoy.parts import secret_files
 from deploy.envoy.settings import ENVIRONMENTS, Environment
 from deploy.envoy.sidecar import all_sidecars
 
-DIRECTORY = Path(__file__).parent / "rendered"
-_HEAD = "# Written by `make render` from deploy/envoy/*.py and the rules in protos/.\n"
+_DEPLOY = Path(__file__).parents[1]
+# kustomize reads nothing from outside an overlay's own directory.
+DIRECTORIES = {
+    "compose": _DEPLOY / "envoy" / "rendered" / "compose",
+    "staging": _DEPLOY / "k8s" / "overlays" / "staging" / "envoy",
+    "production": _DEPLOY / "k8s" / "overlays" / "production" / "envoy",
+}
+HEAD = "# Written by `make render` from deploy/ and the rules in protos/.\n"
 
 
 class _Plain(yaml.SafeDumper):
@@ -43,13 +49,13 @@ def render(environment: Environment) -> dict[str, str]:
         **{f"{name}.yaml": config for name, config in all_sidecars(environment).items()},
         **secret_files(environment),
     }
-    return {name: _HEAD + to_yaml(config) for name, config in configs.items()}
+    return {name: HEAD + to_yaml(config) for name, config in configs.items()}
 
 
 def files() -> dict[Path, str]:
     """The files of all environments."""
     return {
-        DIRECTORY / environment.name / name: text
+        DIRECTORIES[environment.name] / name: text
         for environment in ENVIRONMENTS.values()
         for name, text in render(environment).items()
     }

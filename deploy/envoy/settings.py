@@ -58,6 +58,8 @@ class Environment:
     """Host and port that spans are sent to, by OTLP over gRPC. If empty, none are made."""
     sampled_percent: float = 1.0
     """How many requests are traced, if nobody before us decided it."""
+    trusts_traces: bool = False
+    """Whether the world may say that a request is to be traced, and in which trace."""
 
 
 ENVIRONMENTS = {

@@ -295,7 +295,7 @@ def _application_clusters(environment: Environment, process: str) -> list[Config
 
 
 def _probe(environment: Environment, process: str) -> Config:
-    """Health and metrics of the process, and nothing else of it, in plain text."""
+    """Health and metrics of the process and the proxy, and nothing else, in plain text."""
     if process == GATEWAY:
         paths = ["/healthz", "/readyz", "/metrics"]
         return probe_listener(

@@ -15,6 +15,7 @@ from common.mutex import open_redis
 from common.page_token import PageTokens
 from common.server import build_server, serve
 from common.tls import read_certificates
+from common.tracing import traces
 from services.ingest.config import IngestConfig
 from services.ingest.jobs import ingest_jobs
 from services.ingest.repository import add_heads
@@ -31,6 +32,7 @@ async def main() -> None:
     start_metrics(config.metrics_address)
     certificates = read_certificates(config)
     async with AsyncExitStack() as stack:
+        stack.enter_context(traces("ingest", config))
         database = open_database(config.database_url.get_secret_value())
         stack.push_async_callback(database.dispose)
         redis = open_redis(config.redis_url.get_secret_value())

@@ -11,11 +11,15 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import grpc
 import httpx
 import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.proto.trace.v1 import trace_pb2
 
 from common.client import open_channel
 from common.db import open_database
@@ -25,6 +29,7 @@ from deploy.local.certificates import CertificateFiles
 from deploy.local.mariadb import MariadbServer
 from deploy.local.processes import Child, Program, kept_running
 from shoptrail.keys.v1 import api_key_pb2, keys_pb2, keys_pb2_grpc
+from shoptrail.maintenance.v1 import maintenance_pb2, maintenance_pb2_grpc
 from tests.conftest import empty
 from tests.deploy.envoy.conftest import ENVIRONMENT, edge_client
 from tests.deploy.envoy.pods import Pod, Pods, eventually
@@ -43,16 +48,61 @@ class Town:
     write_key: str
     secret_key: str
     store_uid: str
+    operator: grpc.aio.Channel
+
+
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+    """Keeps the spans that it is sent, with the name of the service that made them."""
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[str, trace_pb2.Span]] = []
+
+    async def Export(self, request: Any, context: Any) -> Any:
+        for resource_spans in request.resource_spans:
+            attributes = resource_spans.resource.attributes
+            names = {each.key: each.value.string_value for each in attributes}
+            for scope_spans in resource_spans.scope_spans:
+                self.spans += [(names["service.name"], span) for span in scope_spans.spans]
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+    def of_trace(self, trace_id: str) -> dict[bytes, tuple[str, trace_pb2.Span]]:
+        """The spans of a trace, by their ids."""
+        return {
+            span.span_id: (service, span)
+            for service, span in self.spans
+            if span.trace_id.hex() == trace_id
+        }
+
+
+@pytest.fixture(scope="module")
+async def collector() -> AsyncIterator[tuple[Collector, int]]:
+    """A collector of traces, and its port."""
+    collector = Collector()
+    server = grpc.aio.server()
+    add = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
+    add(collector, server)  # type: ignore[no-untyped-call]  # generated without types
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield collector, port
+    await server.stop(None)
 
 
 @pytest.fixture(scope="module")
 async def town(
+    collector: tuple[Collector, int],
     scratch: Path,
     issued: Mapping[str, CertificateFiles],
     mariadb_server: MariadbServer,
     redis_urls: Mapping[str, str],
 ) -> AsyncIterator[Town]:
-    pods = Pods(scratch / "town", issued, ENVIRONMENT)
+    # Nothing is traced but what a test asks for.
+    traced = replace(
+        ENVIRONMENT,
+        collector=f"127.0.0.1:{collector[1]}",
+        sampled_percent=0.0,
+        trusts_traces=True,
+    )
+    pods = Pods(scratch / "town", issued, traced)
     by_process = {
         process: [pods.new(process) for _ in range(count)] for process, count in REPLICAS.items()
     }
@@ -72,6 +122,8 @@ async def town(
             "BEHIND_PROXY": "true",
             "DRAIN_SECONDS": "1",
             "GRACE_SECONDS": "3",
+            "TRACES_ENDPOINT": f"http://127.0.0.1:{collector[1]}",
+            "TRACES_SAMPLED": "0",
         }
         if pod.identity == GATEWAY:
             variables |= {
@@ -104,7 +156,7 @@ async def town(
                         process if process == GATEWAY else f"services.{process}",
                     ),
                     log=pod.directory / "process.log",
-                    environment=environment_of(pod),
+                    environment={**environment_of(pod), "OTEL_BSP_SCHEDULE_DELAY": "200"},
                 )
             )
             for pod in replicas
@@ -144,11 +196,21 @@ async def town(
             ).text
             for kind in (api_key_pb2.KEY_KIND_PUBLISHABLE, api_key_pb2.KEY_KIND_SECRET)
         ]
+
+        async def knows_the_key() -> bool:
+            answer = await http.get(
+                f"/v1/stores/{store.store.uid}/receipts",
+                params={"message_ids": "none"},
+                headers={"Authorization": f"Bearer {texts[1]}"},
+            )
+            return answer.status_code == 200
+
+        await eventually(knows_the_key, seconds=60)
         logs = {
             process: [pod.directory / "process.log" for pod in replicas]
             for process, replicas in by_process.items()
         }
-        yield Town(edge, children, logs, texts[0], texts[1], store.store.uid)
+        yield Town(edge, children, logs, texts[0], texts[1], store.store.uid, channel)
     for service in SERVICES:
         database = open_database(mariadb_server.url(service))
         await empty(database, service)
@@ -194,6 +256,74 @@ class Shop:
         goal = self.outcomes.total() + count
         async with self.more, asyncio.timeout(30):
             await self.more.wait_for(lambda: self.outcomes.total() >= goal)
+
+
+async def test_one_trace_runs_from_the_edge_through_http_and_grpc_to_sql(
+    town: Town, collector: tuple[Collector, int]
+) -> None:
+    trace_id, caller = secrets.token_hex(16), secrets.token_hex(8)
+    async with edge_client(town.edge) as client:
+        answer = await client.get(
+            f"/v1/stores/{town.store_uid}/receipts",
+            params={"message_ids": "none"},
+            headers={
+                "Authorization": f"Bearer {town.secret_key}",
+                "traceparent": f"00-{trace_id}-{caller}-01",
+            },
+        )
+    assert answer.status_code == 200
+
+    def path_to_sql() -> list[tuple[str, str]]:
+        """From the statement of Ingest to the edge."""
+        spans = collector[0].of_trace(trace_id)
+        path = []
+        found = [
+            span for service, span in spans.values() if (service, span.name) == ("ingest", "SELECT")
+        ]
+        step = found[0].span_id if found else b""
+        while step in spans:
+            service, span = spans[step]
+            path.append((service, span.name))
+            step = span.parent_span_id
+        return path if step.hex() == caller else []
+
+    async def complete() -> bool:
+        return bool(path_to_sql())
+
+    await eventually(complete, seconds=30)
+    path = path_to_sql()
+    method = "shoptrail.ingest.v1.Ingest/GetReceipts"
+    # Process or proxy of each pod on the way; proxies have no better name for what they do.
+    assert [service for service, _ in path] == [
+        *("ingest", "ingest", "ingest"),
+        *("gateway", "gateway", "gateway", "gateway"),
+        "edge",
+    ]
+    assert path[0][1] == "SELECT"
+    assert path[1][1] == path[4][1] == method
+    assert path[5][1] == "GET /v1/stores/{store_uid}/receipts"
+    spans = collector[0].of_trace(trace_id)
+    told = " ".join(str(span) for _, span in spans.values())
+    assert town.secret_key not in told
+    assert any(trace_id in log.read_text() for log in town.logs["ingest"])
+
+
+async def test_a_scheduled_task_is_traced_to_redis(
+    town: Town, collector: tuple[Collector, int]
+) -> None:
+    trace_id = secrets.token_hex(16)
+
+    await maintenance_pb2_grpc.MaintenanceStub(town.operator).RunCron(
+        maintenance_pb2.RunCronRequest(job="trim-runs"),
+        timeout=20,
+        metadata=(("traceparent", f"00-{trace_id}-{secrets.token_hex(8)}-01"),),
+    )
+
+    async def traced() -> bool:
+        names = {span.name for _, span in collector[0].of_trace(trace_id).values()}
+        return {"EVAL", "INSERT", "shoptrail.maintenance.v1.Maintenance/RunCron"} <= names
+
+    await eventually(traced, seconds=30)
 
 
 @pytest.fixture
