@@ -58,7 +58,7 @@ breaking: .venv/.dev
 test: .venv/.dev shoptrail/.built mariadb libfaketime browser tests/sdks/node_modules/.built ## Run all tests; takes ARGS= for pytest
 	$(VENV)/python -m pytest --basetemp=.pytest_tmp $(ARGS)
 
-verify-deploy: .venv/.dev shoptrail/.built .checkov/.built ## Check all files of the deployment with the tools of its trade; takes ARGS= for pytest
+verify-deploy: .venv/.dev shoptrail/.built .checkov/.built .promtool/.built ## Check all files of the deployment with the tools of its trade; takes ARGS= for pytest
 	$(VENV)/python -m pytest --basetemp=.pytest_tmp deploy/gates $(ARGS)
 
 drills: .venv/.dev shoptrail/.built mariadb libfaketime ## Break servers and processes at length; writes figures to docs/
@@ -128,6 +128,15 @@ libfaketime:
 	    --only-binary :all: --require-hashes -r $<
 	@touch $@
 
+# The program of Debian's package, without its server or anything that it would set up.
+.promtool/.built:
+	@echo "Fetching promtool into .promtool …"
+	@rm -rf .promtool && mkdir .promtool
+	@cd .promtool && { apt-get -qq download prometheus || \
+	    { apt-get -qq update && apt-get -qq download prometheus; }; }
+	@dpkg -x .promtool/prometheus_*.deb .promtool && rm .promtool/prometheus_*.deb
+	@touch $@
+
 lock: .venv/.dev ## Pin what pyproject.toml asks for, with hashes
 	$(PIP_COMPILE) -o requirements.txt pyproject.toml
 	$(PIP_COMPILE) --extra=local -o requirements-local.txt pyproject.toml
@@ -135,7 +144,7 @@ lock: .venv/.dev ## Pin what pyproject.toml asks for, with hashes
 	$(PIP_COMPILE) -o deploy/gates/checkov.txt deploy/gates/checkov.in
 
 clean: ## Remove all that was made here, the data of `make run` too
-	rm -rf .venv .checkov shoptrail .run dist tests/sdks/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .checkov .promtool shoptrail .run dist tests/sdks/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/bin/python:

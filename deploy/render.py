@@ -6,11 +6,12 @@ import sys
 
 from deploy.envoy import render as envoy
 from deploy.k8s import render as k8s
+from deploy.observability import dashboards
 
 
 def main() -> None:
     """Write the files."""
-    files = {**envoy.files(), **k8s.files()}
+    files = {**envoy.files(), **k8s.files(), **dashboards.files()}
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

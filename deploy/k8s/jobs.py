@@ -121,7 +121,7 @@ def _cron_job(service: str, job: Job) -> Manifest:
                             },
                             {
                                 "action": "Ignore",
-                                "onPodConditions": [{"type": "DisruptionTarget"}],
+                                "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
                             },
                         ]
                     },
