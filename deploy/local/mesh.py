@@ -16,7 +16,7 @@ from common.tls import Certificates
 from deploy.local import environment, mariadb, ports, redis
 from deploy.local.certificates import CertificateFiles, issue_certificates
 from deploy.local.clock import Clock
-from deploy.local.demo import Demo, keep_demo
+from deploy.local.demo import Demo, keep_demo, write_demo_shop
 from deploy.local.environment import IDENTITIES, SERVICES, Addresses, Secrets
 from deploy.local.gateway_client import GatewayClient, GatewayUnreachableError
 from deploy.local.private_files import make_private_directory, write_private
@@ -28,6 +28,7 @@ _READY_SECONDS = 60.0
 _PROBE_INTERVAL_SECONDS = 0.05
 # More than the environment gives a process to finish its calls in.
 _STOP_SECONDS = 6.0
+_NOBODY: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,13 @@ class Mesh:
                 for service in SERVICES
             ]
             gateway = self._add_child(
-                "gateway", environment.of_gateway(addresses, certificates["gateway"])
+                "gateway",
+                environment.of_gateway(
+                    addresses,
+                    certificates["gateway"],
+                    demo_shop=self._demo_shop,
+                    secrets=secrets,
+                ),
             )
             for children in (services, [gateway]):
                 await stack.enter_async_context(
@@ -121,6 +128,7 @@ class Mesh:
             client = GatewayClient(addresses.gateway)
             await self._wait_until_ready(client)
             demo = await self._keep_demo(client, addresses, certificates["operator"])
+            write_demo_shop(self._demo_shop, demo)
             clock = Clock(client, cron_key=demo.cron_key, services=SERVICES, now=self._now)
             await stack.enter_async_context(_ticking(clock))
             stack.enter_context(self._announcing(addresses, demo))
@@ -172,7 +180,10 @@ class Mesh:
             )
             self._children.append(server.child)
             database_urls.update({service: server.url(service) for service in SERVICES})
-            await self._migrate({service: server.migration_url(service) for service in SERVICES})
+            await self._migrate(
+                {service: server.migration_url(service) for service in SERVICES},
+                grant_to={service: server.account(service) for service in SERVICES},
+            )
 
         async def make_sqlite_files() -> None:
             files = {service: self._data_directory / f"{service}.db" for service in SERVICES}
@@ -190,13 +201,22 @@ class Mesh:
     def _data_directory(self) -> Path:
         return self._settings.directory / self._settings.database
 
-    async def _migrate(self, urls: Mapping[str, str]) -> None:
+    @property
+    def _demo_shop(self) -> Path:
+        return self._data_directory / "demo-shop.json"
+
+    async def _migrate(
+        self, urls: Mapping[str, str], *, grant_to: Mapping[str, str] = _NOBODY
+    ) -> None:
         programs = [
             Program(
                 name=f"migrate-{service}",
                 arguments=(sys.executable, "-m", "common.migrate", service),
                 log=self._settings.logs / f"migrate-{service}.log",
-                environment={f"{service.upper()}_MIGRATION_DATABASE_URL": url},
+                environment={
+                    f"{service.upper()}_MIGRATION_DATABASE_URL": url,
+                    f"{service.upper()}_GRANT_TO": grant_to.get(service, ""),
+                },
             )
             for service, url in urls.items()
         ]

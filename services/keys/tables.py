@@ -19,6 +19,7 @@ from sqlalchemy.types import TypeEngine
 
 from common.cron.tables import add_cron_tables
 from common.db import (
+    APPEND_ONLY,
     TABLE_OPTIONS,
     Timestamp,
     Uid,
@@ -66,6 +67,7 @@ api_keys = Table(
     Column("rotate_seconds", Integer, nullable=True),
     Column("rotate_time", Timestamp(), nullable=True),  # of keys that have no successor yet
     Column("allowed_origins", Text, nullable=True),  # separated by spaces
+    Column("session_epoch", Integer, nullable=True),  # how often its sessions were ended
     Index("ix_api_keys_store_id", "store_id"),
     Index("ix_api_keys_revoke_time_expire_time", "revoke_time", "expire_time"),
     Index("ix_api_keys_purge_time", "purge_time"),
@@ -101,6 +103,7 @@ key_events = Table(
     Column("detail", String(255), nullable=False),
     Column("hash", _hash(), nullable=False),
     Index("ix_key_events_store_uid_position", "store_uid", "position"),
+    **APPEND_ONLY,
     **TABLE_OPTIONS,
 )
 

@@ -22,7 +22,6 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from common.client import open_channel
-from common.db import open_database
 from deploy.calls import EDGE, GATEWAY, SERVICES
 from deploy.envoy.settings import EGRESS_PORTS, MESH_PORT, METRICS_PORT
 from deploy.local.certificates import CertificateFiles
@@ -212,9 +211,7 @@ async def town(
         }
         yield Town(edge, children, logs, texts[0], texts[1], store.store.uid, channel)
     for service in SERVICES:
-        database = open_database(mariadb_server.url(service))
-        await empty(database, service)
-        await database.dispose()
+        await empty(mariadb_server, service)
 
 
 @dataclass
