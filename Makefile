@@ -12,6 +12,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/python -m piptools com
     --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
     --no-emit-options --strip-extras --allow-unsafe
 
+STOREFRONT := gateway/web/storefront
 DASHBOARD := gateway/web/dashboard
 DASHBOARD_SOURCES := $(DASHBOARD)/index.html $(DASHBOARD)/vite.config.ts \
     $(sort $(shell find $(DASHBOARD)/src -not -name 'openapi.*'))
@@ -25,21 +26,28 @@ NPM_INSTALL = $(CURDIR)/$(VENV)/python -c \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run protos access stubs web web-dashboard lint breaking test drills bench bench-query wrk mariadb libfaketime browser lock clean
+.PHONY: help run demo-data protos access tracking stubs web web-dashboard web-storefront lint lint-dashboard \
+    breaking test drills bench bench-query wrk mariadb libfaketime browser lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help: ## Say what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/.local shoptrail/.built web $(if $(filter mysql,$(DB)),mariadb) ## Run the whole mesh here; takes PORT=8080 and DB=sqlite or DB=mysql
 	@exec $(VENV)/python -m deploy.local --port $(PORT) --database $(DB)
+
+demo-data: .venv/.local shoptrail/.built ## Give the demo store of the mesh that runs 90 days of history; takes ARGS="--days 30"
+	@$(VENV)/python -m deploy.local.demo_data $(ARGS)
 
 protos: shoptrail/.built ## Generate shoptrail/ from protos/
 
 access: shoptrail/.built ## Write docs/access.md, who may call what, from the contracts
 	$(VENV)/python -m deploy.access_table
 
-web: web-dashboard ## Build the pages that the gateway serves
+tracking: shoptrail/.built ## Write docs/tracking.md, and the script's types, from the catalogue of events
+	$(VENV)/python -m deploy.tracking_reference
+
+web: web-dashboard web-storefront ## Build what the gateway serves to browsers
 
 stubs: shoptrail/.built ## Build the contracts as a package, dist/shoptrail_contracts-….whl
 	$(VENV)/python -m deploy.stubs
@@ -126,6 +134,22 @@ tests/sdks/node_modules/.built: tests/sdks/package.json tests/sdks/package-lock.
 	@cd tests/sdks && $(NPM_INSTALL)
 	@touch $@
 
+web-storefront: $(STOREFRONT)/dist/.built
+
+$(STOREFRONT)/node_modules/.built: $(STOREFRONT)/package.json $(STOREFRONT)/package-lock.json .venv/.local
+	@echo "Installing what builds $(STOREFRONT) …"
+	@cd $(STOREFRONT) && $(NPM_INSTALL)
+	@touch $@
+
+$(STOREFRONT)/dist/.built: $(STOREFRONT)/node_modules/.built \
+    $(wildcard $(STOREFRONT)/*.ts $(STOREFRONT)/tsconfig*.json) $(shell find $(STOREFRONT)/src $(STOREFRONT)/demo -type f 2>/dev/null)
+	@echo "Building $(STOREFRONT) …"
+	@cd $(STOREFRONT) && $(NODE) node_modules/typescript/bin/tsc && \
+	    $(NODE) node_modules/vite/bin/vite.js build --logLevel warn && \
+	    $(NODE) node_modules/vite/bin/vite.js build --logLevel warn --config demo/vite.config.ts && \
+	    $(NODE) node_modules/typescript/bin/tsc -p tsconfig.types.json
+	@touch $@
+
 web-dashboard: $(DASHBOARD)/dist/index.html
 
 $(DASHBOARD)/dist/index.html: $(DASHBOARD_SOURCES) $(DASHBOARD)/node_modules/.run
@@ -148,7 +172,6 @@ $(DASHBOARD)/src/openapi.d.ts: shoptrail/.built gateway/openapi.py $(DASHBOARD)/
 	@cd $(DASHBOARD) && $(NODE) node_modules/openapi-typescript/bin/cli.js src/openapi.json --output src/openapi.d.ts >/dev/null
 	@touch $@
 
-.PHONY: lint-dashboard
 lint-dashboard: $(DASHBOARD)/src/openapi.d.ts
 	cd $(DASHBOARD) && $(NODE) node_modules/typescript/bin/tsc
 
@@ -172,7 +195,8 @@ lock: .venv/.dev ## Pin what pyproject.toml asks for, with hashes
 	$(PIP_COMPILE) --extra=local --extra=dev -o requirements-dev.txt pyproject.toml
 
 clean: ## Remove all that was made here, the data of `make run` too
-	rm -rf .venv shoptrail .run dist tests/sdks/node_modules $(DASHBOARD)/node_modules $(DASHBOARD)/dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv shoptrail .run dist tests/sdks/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(foreach part,$(STOREFRONT) $(DASHBOARD),$(part)/node_modules $(part)/dist)
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/bin/python:

@@ -27,6 +27,7 @@ from gateway.body import SenderGoneError
 from gateway.coalescer import Coalescer
 from gateway.config import Settings
 from gateway.dashboard import dashboard_routes
+from gateway.demo_shop import demo_routes
 from gateway.errors import error_response, reason_of, to_failure
 from gateway.exchange import GPC_PATH, Headers, Receive, Request, Response, Route, Send
 from gateway.live import LIVE_PATTERN, LiveRoute
@@ -41,6 +42,7 @@ from gateway.segment import Segment, is_segment_path, segment_error
 from gateway.senders import Senders
 from gateway.session_routes import SessionRoutes
 from gateway.sessions import Sessions
+from gateway.storefront_files import script_routes
 from gateway.transcoding import Transcoder
 from shoptrail.ingest.v1.ingest_pb2_grpc import IngestStub
 from shoptrail.keys.v1.keys_pb2_grpc import KeysStub
@@ -217,7 +219,7 @@ class Gateway:
             *_EVERY_ANSWER,
             *response.headers,
         ]
-        if response.status == http.HTTPStatus.NO_CONTENT:
+        if response.status in (http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED):
             del headers[:2]
         if response.chunks is not None:
             del headers[1]
@@ -293,6 +295,7 @@ def build_gateway(
     pages, assets = dashboard_routes(settings.dashboard_directory)
     sdk_settings = SdkSettings(segment, senders, settings.public_url)
     source_config = sdk_settings.source_config_route()
+    transcoder = Transcoder(channels, sessions, senders)
     description = Response(200, msgspec.json.encode(describe_api()))
     plain = [
         PlainRoute("/healthz", lambda: Response(200, b'{"alive":true}')),
@@ -308,6 +311,7 @@ def build_gateway(
             **session_routes.got(),
             **{route.name: route for route in plain},
             **pixel_routes(segment, now),
+            **script_routes(),
             **{f"{SOURCE_CONFIG_PATH}{slash}": source_config for slash in ("", "/")},
         },
         matched=[
@@ -315,8 +319,9 @@ def build_gateway(
             *file_routes(settings.analytics_js_directory),
             *assets,
             (LIVE_PATTERN, LiveRoute(channels, sessions, senders, readiness)),
+            *demo_routes(settings.demo_shop, transcoder),
         ],
-        transcoder=Transcoder(channels, sessions, senders),
+        transcoder=transcoder,
         keyring=keyring,
         readiness=readiness,
         metrics=metrics,

@@ -39,6 +39,8 @@ class Settings(BaseModel):
     """Where browsers find the gateway. If empty, where they just found it."""
     analytics_js_directory: DirectoryPath | None = None
     """`dist/umd` of `@segment/analytics-next`, for pages that load it by Segment's snippet."""
+    demo_shop: Path | None = None
+    """A file with the keys of the store whose demo shop stands at `/demo`. If unset, none does."""
     key_events_per_second: NonNegativeFloat = 50_000.0
     """How many events a key may send to this process, for ever. 0 is no limit."""
     key_event_burst: NonNegativeFloat = 500_000.0

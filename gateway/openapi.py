@@ -30,10 +30,12 @@ from gateway.segment import BATCH_PATHS, DROPPED_PATH, EVENT_PATHS
 from gateway.session_routes import END_ALL_PATH, END_PATH, SESSION_PATH
 from gateway.sessions import HEADER
 from gateway.transcoding import (
+    CONTENT_TYPE,
     DURATION,
     SERVICE_VARIABLE,
     TIMESTAMP,
     HttpMethod,
+    header_of,
     http_methods,
     is_json,
     is_large_integer,
@@ -210,7 +212,7 @@ class _Described:
             "x-scopes": scopes,
             "parameters": list(self._parameters(method)),
             "responses": {
-                "200": _content("The answer.", self._reference(rpc.output_type)),
+                "200": self._answer(method),
                 "default": _failure("Error"),
             },
         }
@@ -218,6 +220,27 @@ class _Described:
             body = self._object(rpc.input_type, without=method.variables)
             described["requestBody"] = {"content": {"application/json": {"schema": body}}}
         return described
+
+    def _answer(self, method: HttpMethod) -> _Json:
+        answer = method.rpc.output_type
+        if not method.response_body:
+            return _content("The answer.", self._reference(answer))
+        others = [
+            field
+            for field in answer.fields
+            if field.name not in (method.response_body, CONTENT_TYPE)
+        ]
+        return {
+            "description": self._comments[answer.fields_by_name[method.response_body].full_name],
+            "content": {"*/*": {}},
+            "headers": {
+                header_of(field.name): {
+                    "description": self._comments[field.full_name],
+                    "schema": self._schema_of_one(field),
+                }
+                for field in others
+            },
+        }
 
     def _summary(self, rpc: MethodDescriptor, scopes: list[str]) -> _Json:
         text = self._comments[rpc.full_name]

@@ -49,6 +49,8 @@ SERVICES = tuple(
 )
 # The variable of Maintenance's paths that names a service instead of a field.
 SERVICE_VARIABLE = "service"
+# The field that says what the body is, where that is another field.
+CONTENT_TYPE = "content_type"
 
 TIMESTAMP = "google.protobuf.Timestamp"
 DURATION = "google.protobuf.Duration"
@@ -74,6 +76,8 @@ class HttpMethod:
     rpc: MethodDescriptor
     verb: str
     template: str
+    response_body: str = ""
+    """The field of the response that is the body; if empty, the body is all of it."""
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -93,7 +97,12 @@ def http_methods() -> Iterator[HttpMethod]:
             route = rpc.GetOptions().Extensions[access_pb2.http]
             verb = route.WhichOneof("pattern")
             if verb:
-                yield HttpMethod(rpc, verb=verb.upper(), template=getattr(route, verb))
+                yield HttpMethod(
+                    rpc,
+                    verb=verb.upper(),
+                    template=getattr(route, verb),
+                    response_body=route.response_body,
+                )
 
 
 class Transcoder:
@@ -161,6 +170,8 @@ class _TranscodedRoute:
             timeout=self._seconds,
             metadata=metadata_of(key, request, self._senders),
         )
+        if self._method.response_body:
+            return _bare(answer, self._method.response_body)
         return Response(200, msgspec.json.encode(to_json(answer)))
 
     def refuse(self, failure: status_pb2.Status) -> Response:
@@ -189,6 +200,24 @@ class _TranscodedRoute:
         if wrong:
             raise InvalidRequest(wrong)
         return message
+
+
+def header_of(name: str) -> str:
+    """The header that holds a field where the body is another one."""
+    return name.replace("_", "-").title()
+
+
+def _bare(message: Message, body: str) -> Response:
+    """The answer whose body is a field of the message; the others are headers."""
+    headers = tuple(
+        (header_of(field.name).encode(), str(getattr(message, field.name)).encode())
+        for field in message.DESCRIPTOR.fields
+        if field.name not in (body, CONTENT_TYPE)
+    )
+    content_type: str = getattr(message, CONTENT_TYPE)
+    return Response(
+        200, getattr(message, body), content_type=content_type.encode(), headers=headers
+    )
 
 
 def to_json(message: Message) -> dict[str, Any]:

@@ -83,9 +83,9 @@ def _welcome(running: RunningMesh, settings: Settings) -> str:
     return f"""
 Shoptrail is up at {url}; Ctrl-C ends it.
 
-Open {url} in a browser, and sign in with the store's secret key:
-
-  {demo.secret_key}
+A shop to try it in:   {url}/demo
+What happens in it:    {url}, where you sign in with the store's secret key,
+                       {demo.secret_key}
 
 Send a first event:
 

@@ -86,12 +86,17 @@ def of_service(
 
 
 def of_gateway(
-    addresses: Addresses, certificates: CertificateFiles, secrets: Secrets
+    addresses: Addresses,
+    certificates: CertificateFiles,
+    *,
+    demo_shop: Path,
+    secrets: Secrets,
 ) -> dict[str, str]:
-    """The environment of the gateway."""
+    """The environment of the gateway, which serves the shop of the store in `demo_shop`."""
     upstreams = {f"{service.upper()}_ADDRESS": addresses.grpc[service] for service in SERVICES}
     variables = {
         "LISTEN_ADDRESS": addresses.gateway,
+        "DEMO_SHOP": str(demo_shop),
         "SESSION_KEY": secrets.session_key,
         **upstreams,
         **_of_any_process(certificates),

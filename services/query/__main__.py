@@ -25,6 +25,7 @@ from services.query.jobs import query_jobs
 from services.query.projector import LOG_SERVICE, Projector
 from services.query.servicer import SERVICE as QUERY
 from services.query.servicer import QueryServicer
+from services.query.silence import silence_measured
 from shoptrail.ingest.v1 import ingest_pb2_grpc
 from shoptrail.maintenance.v1 import maintenance_pb2_grpc
 from shoptrail.query.v1 import query_pb2_grpc
@@ -66,6 +67,7 @@ async def main() -> None:
         )
         maintenance_pb2_grpc.add_MaintenanceServicer_to_server(cron, server)
         await stack.enter_async_context(cron.measured())
+        await stack.enter_async_context(silence_measured(database, every_seconds=60))
         ingest = ingest_pb2_grpc.IngestStub(channel)
         projector = Projector(database, ingest, sightings=sightings)
         # A projector that fails for good ends the process, which is then started anew.

@@ -38,7 +38,7 @@ from shoptrail.ingest.v1.event_pb2 import Event, EventType
 
 END = datetime(2026, 4, 1, tzinfo=UTC)
 DAYS = 90
-PAGE = 1000
+PAGE = 4000
 NAMES = [("Product Viewed", 60), ("Product Added", 12), ("Order Completed", 3), ("", 25)]
 
 
@@ -90,6 +90,7 @@ async def fill(database: Database, columns: DuckColumns, events: list[Event]) ->
     async with database.begin() as transaction:
         await repository.add_first_generation(transaction)
         await repository.add_cursors(transaction, 1, shard_count=1)
+    memory = figures.Memory()
     for start in range(0, len(events), PAGE):
         began = perf_counter()
         projection = fold(events[start : start + PAGE], shard=0, after_position=start)
@@ -98,7 +99,7 @@ async def fill(database: Database, columns: DuckColumns, events: list[Event]) ->
             await repository.lock_generation(transaction, 1)
             old, new = Cursor(0, start, None), Cursor(0, projection.position, None)
             assert await repository.move_cursor(transaction, 1, old, new)
-            await figures.add_facts(transaction, 1, projection.facts)
+            await figures.add_facts(transaction, 1, projection.facts, memory)
             folded = perf_counter()
             await repository.add_events(transaction, projection.events)
         listed = perf_counter()

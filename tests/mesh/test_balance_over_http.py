@@ -65,7 +65,9 @@ async def gateways(mesh: RunningMesh) -> AsyncIterator[tuple[str, str]]:
             authority=tls / "authority.pem",
         )
         secrets = environment.keep_secrets(mesh.directory / "secrets.json")
-        variables = environment.of_gateway(addresses, certificates, secrets)
+        variables = environment.of_gateway(
+            addresses, certificates, demo_shop=mesh.directory / "demo.json", secrets=secrets
+        )
         second = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "gateway"), env={**os.environ, **variables}
         )

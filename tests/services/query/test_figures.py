@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 from common.uid import new_uid
 from shoptrail.ingest.v1.event_pb2 import Event
 from shoptrail.query.v1 import query_pb2
-from shoptrail.query.v1.report_pb2 import Interval, Measure, RevenueFigures, SessionBreakdown
+from shoptrail.query.v1.report_pb2 import (
+    Interval,
+    Measure,
+    RevenueFigures,
+    SessionBreakdown,
+    Trust,
+)
 from tests.conftest import key_metadata
 from tests.services.query import naive
 from tests.services.query.fake_ingest import ALIAS, IDENTIFY, NOON, PAGE, TRACK, happened, timestamp
@@ -49,6 +55,10 @@ changes = st.fixed_dictionaries(
     },
 )
 viewed = st.fixed_dictionaries({"product_id": st.sampled_from(["p1", "p2"]), "price": amounts})
+carted = st.fixed_dictionaries(
+    {"product_id": st.sampled_from(["p1", "p2"]), "price": amounts},
+    optional={"quantity": st.integers(0, 3), "currency": st.sampled_from(["EUR", "USD"])},
+)
 contexts = st.fixed_dictionaries(
     {"page": st.fixed_dictionaries({"path": st.sampled_from(["/", "/tea", "/cart"])})},
     optional={
@@ -72,6 +82,10 @@ def happenings(draw: st.DrawFn) -> Event:
                 [
                     "Product Viewed",
                     "Product Added",
+                    "Product Added",
+                    "Product Removed",
+                    "Checkout Started",
+                    "Order Completed",
                     "Order Completed",
                     "Order Updated",
                     "Order Refunded",
@@ -80,7 +94,12 @@ def happenings(draw: st.DrawFn) -> Event:
                 ]
             )
         )
-        of_name = {"Order Completed": orders, "Product Viewed": viewed, "Product Added": viewed}
+        of_name = {
+            "Order Completed": orders,
+            "Product Viewed": viewed,
+            "Product Added": carted,
+            "Product Removed": carted,
+        }
         words["properties"] = draw(of_name.get(name, changes))
     if kind == IDENTIFY:
         browser, user = browser or "b1", user or "u1"
@@ -91,6 +110,9 @@ def happenings(draw: st.DrawFn) -> Event:
         browser = "b1"
     event = happened("", name, at=draw(times), of=kind, payload=json.dumps(words).encode())
     event.anonymous_id, event.user_id = browser, user
+    event.enrichment = draw(
+        st.sampled_from([b"", b"", b'{"confirmed":true,"browser":{"name":"Firefox"}}'])
+    )
     return event
 
 
@@ -226,10 +248,18 @@ async def assert_sessions(scene: Scene, told: Sequence[Told]) -> None:
 
 
 async def assert_revenue(scene: Scene, told: Sequence[Told]) -> None:
-    report = await scene.query.ReportRevenue(
-        query_pb2.ReportRevenueRequest(**_range_of(scene)), **_call(scene)
-    )
     lines, _ = naive.ledger(told)
+    await assert_ledger(scene, lines, None)
+    for trust in Trust.TRUST_CLAIMED, Trust.TRUST_CONFIRMED:
+        await assert_ledger(scene, [line for line in lines if line.trust == trust], trust)
+
+
+async def assert_ledger(
+    scene: Scene, lines: Sequence[naive.LedgerLine], trust: Trust.ValueType | None
+) -> None:
+    report = await scene.query.ReportRevenue(
+        query_pb2.ReportRevenueRequest(**_range_of(scene), trust=trust), **_call(scene)
+    )
     found = {
         (revenue.currency, period): _sums_of(figures)
         for revenue in report.currencies
