@@ -7,7 +7,7 @@ import { get } from "../api";
 import { Chart, Sparkline, type Line } from "../chart";
 import { setExporter } from "../csv";
 import { useData } from "../data";
-import { count, difference, money, percent, period, short, shortMoney } from "../format";
+import { count, dateTime, difference, money, percent, period, short, shortMoney } from "../format";
 import type { PageProps } from "../pages";
 import { asked, askedWhole, both, numbers } from "../reports";
 import type { Range } from "../time";
@@ -16,6 +16,7 @@ import { Bars, Card, Empty, HowToSend, Show } from "../ui";
 import { linkTo, setParameters } from "../url";
 
 interface Figures {
+  asOf: string | undefined;
   times: string[];
   visitors: { total: number; periods: number[] };
   sessions: { total: number; periods: number[] };
@@ -73,6 +74,7 @@ export function Overview({ view }: PageProps): JSX.Element {
       }))
       .sort((a, b) => b.orders - a.orders);
     return {
+      asOf: visitors.as_of?.time,
       times,
       visitors: { total: Number(visitors.visitor_count), periods: numbers(visitors.counts) },
       sessions: {
@@ -262,12 +264,15 @@ function Glance(props: {
           format={metric.format}
           axis={metric.axis}
         />
-        {before && before.times[0] && (
-          <p class="soft small">
-            Compared with {period(before.times[0], "DAY", view.zone)} to{" "}
-            {period(before.times[before.times.length - 1] ?? before.times[0], "DAY", view.zone)}
-          </p>
-        )}
+        <p class="soft small">
+          {now.asOf && <>Holds what was stored before {dateTime(now.asOf, view.zone)}. </>}
+          {before?.times[0] && (
+            <>
+              Compared with {period(before.times[0], "DAY", view.zone)} to{" "}
+              {period(before.times[before.times.length - 1] ?? before.times[0], "DAY", view.zone)}.
+            </>
+          )}
+        </p>
       </Card>
     </div>
   );
