@@ -60,9 +60,10 @@ def of_service(
     certificates: CertificateFiles,
     database_url: str,
     redis_url: str,
+    journal_directory: Path,
     secrets: Secrets,
 ) -> dict[str, str]:
-    """The environment of a service."""
+    """The environment of a service. Only Ingest has a journal."""
     variables = {
         "LISTEN_ADDRESS": addresses.grpc[service],
         "METRICS_ADDRESS": addresses.metrics[service],
@@ -73,6 +74,8 @@ def of_service(
     }
     if service == "keys":
         variables["PEPPERS"] = secrets.peppers
+    if service == "ingest":
+        variables["JOURNAL_DIRECTORY"] = str(journal_directory)
     if service == "query":
         variables["INGEST_ADDRESS"] = addresses.grpc["ingest"]
     return _prefixed(service, variables)
