@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -81,6 +82,12 @@ class Stage:
             except ProcessLookupError:
                 return  # It ended before, and isn't back yet.
 
+    def memory_bytes(self, name: str) -> int:
+        """How much memory a process has now."""
+        status = Path(f"/proc/{self.children[name].pid}/status").read_text()
+        (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
+        return int(line.split()[1]) * 1024
+
     async def pause(self, name: str, seconds: float) -> None:
         """Stop a process in its tracks for a while."""
         child = {"mariadb": self.mariadb.child, "redis": self.redis.child, **self.children}[name]
@@ -118,6 +125,16 @@ class Stage:
             self.children[name] = own
             await own.start()
             await self.wait_until_served()
+
+    async def wait_for_mariadb(self) -> None:
+        """Return once the database answers."""
+        async with asyncio.timeout(_READY_SECONDS):
+            while True:
+                try:
+                    async with self.root.connect():
+                        return
+                except OperationalError:
+                    await asyncio.sleep(0.05)
 
     async def wait_until_served(self) -> None:
         """Return once an event has passed all whom it has to pass."""

@@ -10,15 +10,19 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 
 import aiomysql
 import pytest
 from sqlalchemy import text
 
+from deploy.local.gateway_client import GatewayClient, GatewayUnreachableError
 from tests.drills.faults.drill import SEED, Fault, Load, Report, run_drill
-from tests.drills.faults.stage import Stage
+from tests.drills.faults.stage import Stage, staged
 from tests.drills.figures import FULL, Figures
 
 pytestmark = pytest.mark.timeout(1200)
@@ -64,6 +68,8 @@ def stop(name: str) -> Fault:
     """A process that is told to end, as in a deploy."""
 
     async def fault(stage: Stage) -> None:
+        if name == "mariadb":  # Told to end while it starts, it does neither.
+            await stage.wait_for_mariadb()
         stage.signal(name, signal.SIGTERM)
 
     return times(ROUNDS, fault)
@@ -319,6 +325,166 @@ async def test_chaos_costs_no_event(stage: Stage, table: Figures) -> None:
     expect_nothing_wrong(report)
     if FULL:
         assert report.fault_count >= 200
+
+
+async def test_a_full_journal_refuses_until_there_is_room(stage: Stage, table: Figures) -> None:
+    async def away(stage: Stage) -> None:
+        stage.fault_count += 1
+        await stage.network.refuse()
+        await asyncio.sleep(4 * OUTAGE_SECONDS)
+        await stage.network.heal()
+
+    async with stage.replaced("ingest", variables={"INGEST_JOURNAL_BYTES": str(1024 * 1024)}):
+        report = await run_drill(stage, away, load=Load(batch_size=50))
+        size = sum(path.stat().st_size for path in stage.journal_directory.glob("*/*.journal"))
+
+    table.add("the database away, the journal full at 1 MiB", *report.cells())
+    expect_nothing_wrong(report)
+    assert set(report.history.statuses) >= {200, 503}
+    assert size == 0
+
+
+async def test_the_mesh_starts_in_any_order_and_says_what_is_missing(stage: Stage) -> None:
+    database, others = stage.mariadb.child, list(stage.children.values())
+    await asyncio.gather(*(child.stop(patience_seconds=10) for child in others))
+    await database.stop(patience_seconds=20)
+    gateway = stage.children["gateway"]
+    client = GatewayClient(stage.gateway)
+
+    await gateway.start()
+    missing = await answer_of(client, "/readyz")
+    for child in others:
+        if child is not gateway:
+            await child.start()
+    await wait_until(client, lambda body: "ingest" not in body["waiting_for"])
+    await database.start()
+    await stage.wait_for_mariadb()
+    await wait_until(client, lambda body: bool(body["ready"]))
+
+    assert missing["waiting_for"] == ["ingest", "keys", "maintenance", "query"]
+    report = await run_drill(stage, nothing)
+    expect_nothing_wrong(report)
+
+
+async def answer_of(client: GatewayClient, path: str) -> dict[str, Any]:
+    """What the gateway says there, once it says anything."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                body: dict[str, Any] = (await client.get(path)).body
+                return body
+            except GatewayUnreachableError:
+                await asyncio.sleep(0.05)
+
+
+async def wait_until(client: GatewayClient, ready: Callable[[dict[str, Any]], bool]) -> None:
+    """Return once the gateway is as ready as that."""
+    async with asyncio.timeout(60):
+        answer = await answer_of(client, "/readyz")
+        while not ready(answer):
+            await asyncio.sleep(0.05)
+            answer = await answer_of(client, "/readyz")
+
+
+if FULL:
+
+    async def test_far_too_many_senders_are_told_to_wait_and_the_others_served(
+        stage: Stage, table: Figures
+    ) -> None:
+        seconds = 3 * OUTAGE_SECONDS
+
+        async def busy(stage: Stage) -> None:
+            await asyncio.sleep(seconds)
+
+        full = Load(shopper_count=8, batch_size=200, pause_seconds=0)
+        capacity = await run_drill(stage, busy, load=full)
+        before = {name: stage.memory_bytes(name) for name in ("gateway", "ingest")}
+        crowd = Load(shopper_count=256, batch_size=200, pause_seconds=0)
+        report = await run_drill(stage, busy, load=crowd)
+        growth = max(stage.memory_bytes(name) - size for name, size in before.items())
+        calm = await run_drill(stage, nothing, load=CALM)
+
+        table.add("as much as goes in", *capacity.cells())
+        table.add("256 senders of 200 events at a time", *report.cells())
+        for each in (capacity, report, calm):
+            expect_nothing_wrong(each)
+        assert set(report.history.statuses) <= {200, 429, 503}
+        assert report.history.statuses[503] > 0
+        assert len(report.history.acked) / report.seconds >= (
+            0.8 * len(capacity.history.acked) / capacity.seconds
+        )
+        assert growth < 300 * 1024 * 1024
+        assert calm.history.percentile(0.99) <= 0.1
+
+    async def test_clocks_that_jump_cost_no_event(
+        stage: Stage, table: Figures, libfaketime: str, tmp_path: Path
+    ) -> None:
+        clock = tmp_path / "clock"
+        clock.write_text("+0")
+        wrong = {
+            "LD_PRELOAD": libfaketime,
+            "FAKETIME_TIMESTAMP_FILE": str(clock),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+        async def jump(stage: Stage) -> None:
+            for offset in ("+3600", "-1800", "+0", "+86400", "+0"):
+                stage.fault_count += 1
+                clock.write_text(offset)
+                await breathe()
+
+        for name in ("ingest", "gateway"):
+            async with stage.replaced(name, variables=wrong):
+                report = await run_drill(stage, jump)
+            table.add(f"the clock of {name} jumps", *report.cells())
+            expect_nothing_wrong(report)
+
+    async def test_a_full_disk_costs_no_event(table: Figures, drill_directory: Path) -> None:
+        for journal_too in (False, True):
+            disk = drill_directory / f"disk-{journal_too}"
+            disk.mkdir()
+            with small_disk(disk):
+                await fill_disk(table, disk, drill_directory, journal_too=journal_too)
+
+
+@contextmanager
+def small_disk(directory: Path) -> Iterator[None]:
+    """A file system of 400 MB in memory, for the block."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", str(directory)]
+    subprocess.run(mount, check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+async def fill_disk(
+    table: Figures, disk: Path, drill_directory: Path, *, journal_too: bool
+) -> None:
+    """Fill the database's disk for a while, which may be the journal's, too."""
+    directory = disk if journal_too else drill_directory / "other"
+
+    async def full(stage: Stage) -> None:
+        stage.fault_count += 1
+        ballast = disk / "ballast"
+        with ballast.open("wb") as file:
+            for size in (1024 * 1024, 4096):
+                try:
+                    while True:
+                        file.write(bytes(size))
+                        file.flush()
+                except OSError:
+                    continue
+        await asyncio.sleep(3 * OUTAGE_SECONDS)
+        ballast.unlink()
+
+    async with staged(directory, data_directory=disk / "mariadb") as stage:
+        report = await run_drill(stage, full, load=Load(batch_size=20))
+    where = "of database and journal" if journal_too else "of the database"
+    table.add(f"the disk {where} full, then freed", *report.cells())
+    expect_nothing_wrong(report)
+    assert (503 in report.history.statuses) == journal_too
 
 
 async def test_who_acknowledges_before_the_commit_is_found_out(
