@@ -17,6 +17,7 @@ from common.server import build_server, serve
 from services.ingest.config import IngestConfig
 from services.ingest.heads import make_heads
 from services.ingest.jobs import ingest_jobs
+from services.ingest.journal import JournalNotValid
 from services.ingest.journals import open_journals
 from services.ingest.servicer import SERVICE as INGEST
 from services.ingest.servicer import IngestServicer
@@ -73,4 +74,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except JournalNotValid as fault:
+        raise SystemExit(str(fault)) from None
