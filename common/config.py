@@ -61,6 +61,15 @@ class ServiceConfig(ProcessConfig):
     """64 hex digits: the key that seals page tokens, the same on all replicas."""
 
 
+class KeyringConfig(BaseSettings):
+    """What a process needs to know that is shown keys."""
+
+    keys_address: str
+    """Host and port of Keys, which tells whether a key works."""
+    keys_stale_seconds: float = 300.0
+    """How long a key that worked goes on working while Keys can't be asked."""
+
+
 _Config = TypeVar("_Config", bound=BaseSettings)
 
 

@@ -12,17 +12,20 @@ KEY_STORE_UID = "x-key-store-uid"
 KEY_SCOPES = "x-key-scopes"
 CLIENT_NETWORK = "x-client-network"
 
+GATEWAY = "gateway"
+"""The identity that calls on behalf of keys: what it says of them is believed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """The API key on whose behalf the gateway calls."""
+    """The API key on whose behalf a service is called."""
 
     uid: str
     store_uid: str
     """Empty for a key that belongs to no store."""
     scopes: frozenset[str]
     is_publishable: bool = False
-    """Whether it stands in pages for all to see. Known to the gateway only."""
+    """Whether it stands in pages for all to see. Known only to whoever verified it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,11 +33,18 @@ TABLE_OPTIONS: dict[str, Any] = {
 }
 """For every table: a schema's own default may be another character set."""
 
+VERBS = "verbs"
+"""In a table's `info`: what the service may do with its rows, where that is not everything."""
+
+APPEND_ONLY: dict[str, Any] = {"info": {VERBS: ("SELECT", "INSERT")}}
+"""For tables whose rows the service adds, and can't change or remove even if it is taken over."""
+
 _MYSQL_SESSION = (
     # A paused writer must not hold its locks for long: the server hangs up on it.
     "SET SESSION wait_timeout = 10, innodb_lock_wait_timeout = 2, time_zone = '+00:00'"
 )
 _MYSQL_MAXIMUM_AGE_SECONDS = 8  # Below `wait_timeout`, so that no idle connection meets it.
+_FAREWELL_SECONDS = 2.0
 _READ_ONLY = "shoptrail_read_only"
 
 
@@ -134,6 +141,9 @@ class Database:
         self._engine = engine
         self._snapshots = engine.execution_options(**{_READ_ONLY: True})
         self._is_sqlite = engine.dialect.name == "sqlite"
+        self._connection_count = 0
+        self._all_returned = asyncio.Event()
+        self._all_returned.set()
         # SQLite has one writer at a time and lets others poll; waiting here is fair and quick.
         self._writers: AbstractAsyncContextManager[Any] = (
             asyncio.Lock() if self._is_sqlite else nullcontext()
@@ -152,20 +162,38 @@ class Database:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
         """A connection that is kept for the block, for transactions one after the other."""
-        async with self._engine.connect() as connection:
+        async with self._connection(self._engine) as connection:
             yield Session(connection, self._writers)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A snapshot: all its queries see the same state. Nothing may be written."""
-        async with self._snapshots.connect() as connection:
+        async with self._connection(self._snapshots) as connection:
             if not self._is_sqlite:
                 await connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             yield connection
 
     async def dispose(self) -> None:
-        """Close all connections. Comes last: an engine must not outlive its loop."""
+        """Close all connections. Comes last: an engine must not outlive its loop.
+
+        Waits up to 2 s for those in use: a server that was stopped doesn't wait until the
+        calls that it cancelled have given theirs back.
+        """
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._all_returned.wait(), _FAREWELL_SECONDS)
         await self._engine.dispose()
+
+    @asynccontextmanager
+    async def _connection(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        self._connection_count += 1
+        self._all_returned.clear()
+        try:
+            async with engine.connect() as connection:
+                yield connection
+        finally:
+            self._connection_count -= 1
+            if not self._connection_count:
+                self._all_returned.set()
 
 
 def open_database(url: str) -> Database:

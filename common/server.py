@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection
 
 from common.access import rules_of
 from common.config import ProcessConfig
-from common.interceptors.access import AccessInterceptor
+from common.interceptors.access import AccessInterceptor, VerifyKey, refuse_keys
 from common.interceptors.deadline import DeadlineInterceptor
 from common.interceptors.errors import ErrorInterceptor
 from common.interceptors.observe import ObserveInterceptor
@@ -26,11 +26,12 @@ log = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 12 * 1024 * 1024
 
 
-def build_server(services: Sequence[str]) -> grpc.aio.Server:
+def build_server(services: Sequence[str], *, verify: VerifyKey = refuse_keys) -> grpc.aio.Server:
     """A server with everything that is the same in each service.
 
-    `services` are the full names of what it will serve. Raises `ValueError` if
-    one of their RPCs has no access rule. Must be made inside the running loop.
+    `services` are the full names of what it will serve; `verify` tells keys that callers
+    show themselves. Raises `ValueError` if one of their RPCs has no access rule. Must be
+    made inside the running loop.
     """
     return grpc.aio.server(
         # Outermost first: each sees what the ones after it made of the call.
@@ -38,7 +39,7 @@ def build_server(services: Sequence[str]) -> grpc.aio.Server:
             RequestContextInterceptor(),
             ObserveInterceptor(),
             ErrorInterceptor(),
-            AccessInterceptor(rules_of(services)),
+            AccessInterceptor(rules_of(services), verify),
             DeadlineInterceptor(),
         ],
         options=[

@@ -22,9 +22,10 @@ _HEAD = """\
 Generated from the rules in `protos/` by `make access`; a test compares the two.
 
 A *caller* is an identity in a client certificate, `spiffe://shoptrail/<identity>`. *Scopes* are \
-those that an API key needs, all of them, when the gateway calls on its behalf; where a request \
-names a store, the key must be that store's, or belong to none. Everyone else is answered \
-`PERMISSION_DENIED`, before anything is looked up. RPCs without an HTTP route are for the mesh only.
+those that an API key needs, all of them, when the gateway calls on its behalf or a `client` \
+shows it; where a request names a store, the key must be that store's, or belong to none. \
+Everyone else is answered `PERMISSION_DENIED`, before anything is looked up. RPCs without an \
+HTTP route are for the mesh only.
 """
 
 

@@ -18,6 +18,7 @@ from google.rpc import code_pb2, status_pb2
 from prometheus_client import CollectorRegistry
 
 from common.errors import RouteUnknown
+from common.keyring import Keyring
 from common.log import describe_failure
 from common.uid import new_uid
 from gateway.body import SenderGoneError
@@ -25,7 +26,6 @@ from gateway.coalescer import Coalescer
 from gateway.config import Settings
 from gateway.errors import error_response, reason_of, to_failure
 from gateway.exchange import GPC_PATH, Headers, Receive, Request, Response, Route, Send
-from gateway.keyring import Keyring
 from gateway.metrics import Metrics
 from gateway.openapi import describe_api
 from gateway.pixel import pixel_routes

@@ -19,12 +19,12 @@ from google.rpc import status_pb2
 
 from common.context import Key
 from common.errors import InternalError, KeyMissing, RateLimited, ScopeMissing
+from common.keyring import Keyring
 from gateway.body import read_body
 from gateway.coalescer import Coalescer
 from gateway.envelope import Sent, message_id_of, read_batch, read_event
 from gateway.errors import headers_of, http_status, reason_of
 from gateway.exchange import Headers, Request, Response, key_in_headers
-from gateway.keyring import Keyring
 from gateway.rate_limit import RateLimit
 from gateway.senders import Senders, find_user_agent, wants_privacy
 from shoptrail.ingest.v1 import event_pb2, ingest_pb2
@@ -155,6 +155,7 @@ class Segment:
             client_ip=self._senders.find_ip(request),
             user_agent=find_user_agent(request),
             gpc=wants_privacy(request),
+            confirmed=not key.is_publishable,
         )
         if sent.sent_time:
             submission.sent_time.FromDatetime(sent.sent_time)

@@ -26,11 +26,11 @@ from google.rpc import status_pb2
 from common.access import methods_of, path_of
 from common.context import CLIENT_NETWORK, KEY_SCOPES, KEY_STORE_UID, KEY_UID, REQUEST_ID, Key
 from common.errors import InvalidRequest, KeyMissing, RouteUnknown
+from common.keyring import Keyring
 from common.network import network_of
 from gateway.body import read_body
 from gateway.errors import error_response
 from gateway.exchange import Request, Response, key_in_headers
-from gateway.keyring import Keyring
 from gateway.senders import Senders
 from shoptrail.access.v1 import access_pb2
 from shoptrail.ingest.v1 import ingest_pb2

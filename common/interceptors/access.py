@@ -2,37 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from common.access import Rule
-from common.context import Call, get_call
-from common.errors import CallerNotAllowed, ScopeMissing, WrongStore
+from common.context import GATEWAY, Key, current_call, get_call
+from common.errors import CallerNotAllowed, KeyMissing, KeyNotValid, ScopeMissing, WrongStore
 from common.interceptors.wrap import Context, Handler, UnaryInterceptor
 
-_ACTS_FOR_KEYS = "gateway"
+VerifyKey = Callable[[str, Mapping[bytes, bytes]], Awaitable[Key]]
+"""The key with a text that came with some headers; raises a `MeshError` if it doesn't work."""
+
+# Whose certificate says nothing but that it may ask: what it may do, its key says.
+_SHOWS_KEYS = "client"
+_BEARER = "Bearer "
+
+
+async def refuse_keys(text: str, headers: Mapping[bytes, bytes]) -> Key:
+    """The `VerifyKey` of a server that takes no keys."""
+    raise KeyNotValid
 
 
 class AccessInterceptor(UnaryInterceptor):
-    """Lets only those through whom the rule names, before anything is looked up."""
+    """Lets only those through whom the rule names, before anything is looked up.
 
-    def __init__(self, rules: Mapping[str, Rule]) -> None:
+    The gateway acts for a key that it has verified. A `client` shows its key here, as
+    `authorization: Bearer <key>`.
+    """
+
+    def __init__(self, rules: Mapping[str, Rule], verify: VerifyKey) -> None:
         self._rules = rules
+        self._verify = verify
 
     async def around(self, method: str, handle: Handler, request: Any, context: Context) -> Any:
-        _check(self._rules.get(method), get_call(), getattr(request, "store_uid", None))
-        return await handle(request, context)
+        rule = self._rules.get(method)
+        call = get_call()
+        if rule is None or call.identity not in rule.callers:
+            raise CallerNotAllowed
+        if call.identity not in (GATEWAY, _SHOWS_KEYS) or not rule.scopes:
+            return await handle(request, context)
+        if call.identity == _SHOWS_KEYS:
+            call = replace(call, key=await self._read_key(context))
+        _check_key(rule, call.key, getattr(request, "store_uid", None))
+        token = current_call.set(call)
+        try:
+            return await handle(request, context)
+        finally:
+            current_call.reset(token)
+
+    async def _read_key(self, context: Context) -> Key:
+        headers = {
+            name.encode(): value.encode()
+            for name, value in context.invocation_metadata() or ()
+            if isinstance(value, str)
+        }
+        authorization = headers.pop(b"authorization", b"").decode()
+        if not authorization.startswith(_BEARER):
+            raise KeyMissing
+        return await self._verify(authorization.removeprefix(_BEARER), headers)
 
 
-def _check(rule: Rule | None, call: Call, store_uid: str | None) -> None:
-    if rule is None or call.identity not in rule.callers:
-        raise CallerNotAllowed
-    if call.identity != _ACTS_FOR_KEYS or not rule.scopes:
-        return
-    held = call.key.scopes if call.key else frozenset()
+def _check_key(rule: Rule, key: Key | None, store_uid: str | None) -> None:
+    held = key.scopes if key else frozenset()
     for scope in rule.scopes:
         if scope not in held:
             raise ScopeMissing(scope)
     # A key of a store may not leave out which store it means either.
-    if call.key and call.key.store_uid and store_uid not in (None, call.key.store_uid):
+    if key and key.store_uid and store_uid not in (None, key.store_uid):
         raise WrongStore

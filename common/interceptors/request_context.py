@@ -7,6 +7,7 @@ from typing import Any
 
 from common.context import (
     CLIENT_NETWORK,
+    GATEWAY,
     KEY_SCOPES,
     KEY_STORE_UID,
     KEY_UID,
@@ -32,11 +33,12 @@ class RequestContextInterceptor(UnaryInterceptor):
             for name, value in context.invocation_metadata() or ()
             if isinstance(value, str)
         }
+        identity = _identity_of(context)
         remaining = context.time_remaining()
         call = Call(
             request_id=metadata.get(REQUEST_ID, "")[:_REQUEST_ID_LENGTH] or new_uid("req"),
-            identity=_identity_of(context),
-            key=_key_in(metadata),
+            identity=identity,
+            key=_key_in(metadata) if identity == GATEWAY else None,
             deadline=None if remaining is None else time.monotonic() + remaining,
             client_network=metadata.get(CLIENT_NETWORK, "")[:_NETWORK_LENGTH],
         )

@@ -10,7 +10,8 @@ from deploy.local.certificates import CertificateFiles
 from deploy.local.private_files import write_private
 
 SERVICES = ("ingest", "query", "keys", "maintenance")
-IDENTITIES = (*SERVICES, "gateway", "cron", "operator")
+# The last three are for programs of others that call the services directly.
+IDENTITIES = (*SERVICES, "gateway", "cron", "operator", "order-service", "back-office", "client")
 
 # Nobody needs to hear that a process is about to stop: the launcher stops them in order.
 _DRAIN_SECONDS = "0"
@@ -76,6 +77,8 @@ def of_service(
         variables["PEPPERS"] = secrets.peppers
     if service == "ingest":
         variables["JOURNAL_DIRECTORY"] = str(journal_directory)
+    if service in ("ingest", "query"):
+        variables["KEYS_ADDRESS"] = addresses.grpc["keys"]
     if service == "query":
         variables["INGEST_ADDRESS"] = addresses.grpc["ingest"]
     return _prefixed(service, variables)

@@ -9,11 +9,13 @@ from common.config import read_config
 from common.cron.servicer import SERVICE as MAINTENANCE
 from common.cron.servicer import CronServicer
 from common.db import open_database
+from common.keyring import keeping_keys
 from common.log import start_logging
 from common.metrics import start_metrics
 from common.mutex import open_redis
 from common.page_token import PageTokens
 from common.server import build_server, serve
+from common.tls import read_certificates
 from services.ingest.config import IngestConfig
 from services.ingest.heads import make_heads
 from services.ingest.jobs import ingest_jobs
@@ -30,6 +32,7 @@ async def main() -> None:
     config = read_config(IngestConfig)
     start_logging("ingest", config.log_level)
     start_metrics(config.metrics_address)
+    certificates = read_certificates(config)
     async with AsyncExitStack() as stack:
         database = open_database(config.database_url.get_secret_value())
         stack.push_async_callback(database.dispose)
@@ -47,7 +50,8 @@ async def main() -> None:
             )
         page_tokens = PageTokens(config.page_token_key.get_secret_value())
         services = [INGEST, MAINTENANCE]
-        server = build_server(services)
+        keyring = await stack.enter_async_context(keeping_keys(config, certificates))
+        server = build_server(services, verify=keyring.verify)
         ingest = IngestServicer(
             database,
             now=lambda: datetime.now(UTC),

@@ -5,10 +5,10 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from common.config import ServiceConfig
+from common.config import KeyringConfig, ServiceConfig
 
 
-class IngestConfig(ServiceConfig, env_prefix="INGEST_"):
+class IngestConfig(ServiceConfig, KeyringConfig, env_prefix="INGEST_"):
     """The variables that begin with `INGEST_`."""
 
     shard_count: int = Field(default=1, ge=1, le=1024)

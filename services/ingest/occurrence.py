@@ -14,6 +14,9 @@ IN_FUTURE, TOO_OLD = "time_in_future", "time_too_old"
 OLDEST = timedelta(days=3653)
 """No event is held to have happened longer ago than this, which is ten years."""
 
+OLDEST_CLAIM = timedelta(days=30)
+"""Nor longer than this, if anybody can have made it up. Devices that were offline for weeks may."""
+
 _TOLERANCE = timedelta(seconds=1)
 _NOW = timedelta(0)
 
@@ -28,15 +31,15 @@ def read_time(text: str) -> datetime:
 
 
 def correct_time(
-    original: datetime, *, sent: datetime | None, received: datetime
+    original: datetime, *, sent: datetime | None, received: datetime, oldest: timedelta
 ) -> tuple[datetime, str]:
     """When it happened, and a flag, or none, if that is as far as the time could be believed.
 
-    Nothing happens after it was received, or more than ten years before.
+    Nothing happens after it was received, or longer before than `oldest`.
     """
     delay = (sent or received) - original
     if delay < _NOW:
         return received, IN_FUTURE if delay < -_TOLERANCE else ""
-    if delay > OLDEST:
-        return received - OLDEST, TOO_OLD
+    if delay > oldest:
+        return received - oldest, TOO_OLD
     return received - delay, ""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from common.context import get_call
 from common.db import Database
 from common.errors import InvalidRequest
 from common.interceptors.wrap import Context
@@ -132,6 +133,30 @@ class IngestServicer(ingest_pb2_grpc.IngestServicer):
                 )
             )
             into.event_places.append((part.verdicts, index))
+
+    async def Record(
+        self, request: ingest_pb2.RecordRequest, context: Context
+    ) -> ingest_pb2.RecordResponse:
+        key = get_call().key
+        submission = ingest_pb2.Submission(
+            store_uid=request.store_uid,
+            receive_time=as_timestamp(self._now()),
+            default_type=request.default_type,
+            payloads=request.payloads,
+            confirmed=key is None or not key.is_publishable,
+        )
+        if request.HasField("sent_time"):
+            submission.sent_time.CopyFrom(request.sent_time)
+        try:
+            answer = await self.Append(ingest_pb2.AppendRequest(submissions=[submission]), context)
+        except InvalidRequest as error:
+            raise InvalidRequest(
+                {
+                    path.removeprefix("submissions[0].").replace("submissions", "payloads"): why
+                    for path, why in error.violations.items()
+                }
+            ) from None
+        return ingest_pb2.RecordResponse(result=answer.results[0])
 
     async def ReadLog(
         self, request: ingest_pb2.ReadLogRequest, context: Context

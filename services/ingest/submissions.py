@@ -64,6 +64,7 @@ def read_parts(request: ingest_pb2.AppendRequest) -> list[Part]:
                     submission.user_agent,
                     submission.gpc,
                     _read_limit(submission, number, violations),
+                    submission.confirmed,
                 ),
                 submission.receive_time.seconds // _HOUR_SECONDS,
                 payloads,

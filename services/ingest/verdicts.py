@@ -17,7 +17,7 @@ from services.ingest.addresses import AddressStorage, reduce_address, reduce_add
 from services.ingest.catalogue import NAMES as CATALOGUE_NAMES
 from services.ingest.enrichment import NO_CONTEXT, describe_context, read_context
 from services.ingest.money import MoneyNotValid, read_money
-from services.ingest.occurrence import correct_time, read_time
+from services.ingest.occurrence import OLDEST, OLDEST_CLAIM, correct_time, read_time
 from services.ingest.plans import PlanMode, Violation
 from services.ingest.rules import DEFAULT_RULES, StoreRules
 from services.ingest.user_agents import LONGEST_USER_AGENT
@@ -75,6 +75,8 @@ class Arrival(msgspec.Struct, frozen=True):
     gpc: bool = False
     event_bytes: int = 0
     """The size above which these events are rejected; 0 for that of the configuration."""
+    confirmed: bool = False
+    """Whether the shop itself vouches for them; else anybody may have made them up."""
 
 
 class Reading(msgspec.Struct, frozen=True, gc=False):
@@ -195,6 +197,9 @@ def _enrich(
     if context is None:
         flags.append("context_not_valid")
         context = NO_CONTEXT
+    if context.ip and not arrival.confirmed:
+        flags.append("ip_not_believed")
+        context.ip = None
     members, agent = describe_context(
         context,
         client_ip=arrival.client_ip,
@@ -202,6 +207,8 @@ def _enrich(
         gpc=arrival.gpc,
         storage=rules.address_storage,
     )
+    if arrival.confirmed:
+        members["confirmed"] = True
     if arrival.sent_time is not None and not fields.sent_at:
         members["time"] = {"sent": arrival.sent_time}
     if kind is EventType.TRACK:
@@ -315,7 +322,12 @@ def _read_occur_time(fields: _Fields, arrival: Arrival) -> tuple[datetime, str]:
     else:
         return arrival.receive_time, ""
     sent = _read_time(fields.sent_at, "sentAt") if fields.sent_at else arrival.sent_time
-    return correct_time(original, sent=sent, received=arrival.receive_time)
+    return correct_time(
+        original,
+        sent=sent,
+        received=arrival.receive_time,
+        oldest=OLDEST if arrival.confirmed else OLDEST_CLAIM,
+    )
 
 
 def _read_time(text: str, path: str) -> datetime:

@@ -10,6 +10,7 @@ from common.config import read_config
 from common.cron.servicer import SERVICE as MAINTENANCE
 from common.cron.servicer import CronServicer
 from common.db import open_database
+from common.keyring import keeping_keys
 from common.log import start_logging
 from common.metrics import start_metrics
 from common.mutex import open_redis
@@ -34,14 +35,13 @@ async def main() -> None:
     config = read_config(QueryConfig)
     start_logging("query", config.log_level)
     start_metrics(config.metrics_address)
+    certificates = read_certificates(config)
     async with AsyncExitStack() as stack:
         database = open_database(config.database_url.get_secret_value())
         stack.push_async_callback(database.dispose)
         redis = open_redis(config.redis_url.get_secret_value())
         stack.push_async_callback(redis.aclose)
-        channel = open_channel(
-            config.ingest_address, LOG_SERVICE, "ingest", read_certificates(config)
-        )
+        channel = open_channel(config.ingest_address, LOG_SERVICE, "ingest", certificates)
         stack.push_async_callback(channel.close)
         sightings = Sightings()
         columns = DuckColumns(Path(config.columns_path) if config.columns_path else None)
@@ -49,7 +49,8 @@ async def main() -> None:
         page_tokens = PageTokens(config.page_token_key.get_secret_value())
 
         services = [QUERY, MAINTENANCE]
-        server = build_server(services)
+        keyring = await stack.enter_async_context(keeping_keys(config, certificates))
+        server = build_server(services, verify=keyring.verify)
         query_pb2_grpc.add_QueryServicer_to_server(
             QueryServicer(
                 database,

@@ -1,9 +1,9 @@
 """Query's configuration."""
 
-from common.config import ServiceConfig
+from common.config import KeyringConfig, ServiceConfig
 
 
-class QueryConfig(ServiceConfig, env_prefix="QUERY_"):
+class QueryConfig(ServiceConfig, KeyringConfig, env_prefix="QUERY_"):
     """The variables that begin with `QUERY_`."""
 
     ingest_address: str

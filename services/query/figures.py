@@ -24,6 +24,7 @@ from services.query.orders import (
     TELLINGS,
     Order,
     Telling,
+    Trust,
     entries_of,
     lines_of,
     read_statement,
@@ -267,7 +268,7 @@ class _Figures:
                         fact.payload.properties,
                         time=fact.event.occur_time,
                         mark=fact.mark,
-                        trust=fact.trust,
+                        trust=Trust(fact.event.trust),
                     ),
                 )
             sums.count(key[0], order, sign=1)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import msgspec
+
 from services.query.orders import Trust
 from services.query.payload import Payload, digest_of, read_payload
 from shoptrail.ingest.v1.event_pb2 import Event, EventType
@@ -18,6 +20,15 @@ TRACK, IDENTIFY, ALIAS = (
 )
 
 _POSITION_BITS = 48
+
+
+class _Enrichment(msgspec.Struct):
+    """The part of what Ingest found out that is read."""
+
+    confirmed: bool = False
+
+
+_enrichments = msgspec.json.Decoder(_Enrichment)
 
 
 class LogDisorder(Exception):
@@ -42,6 +53,8 @@ class RecordedEvent:
     occur_time: datetime
     receive_time: datetime
     payload: bytes
+    trust: int
+    """One of `Trust`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +64,6 @@ class Fact:
     event: RecordedEvent
     mark: bytes
     """Stands for the message id: orders events of the same time wherever the log has them."""
-    trust: Trust
     payload: Payload
 
 
@@ -93,6 +105,7 @@ def fold(events: Sequence[Event], *, shard: int, after_position: int) -> Project
             occur_time=event.occur_time.ToDatetime(tzinfo=UTC),
             receive_time=event.receive_time.ToDatetime(tzinfo=UTC),
             payload=event.payload,
+            trust=_trust_of(event.enrichment),
         )
         facts.append(fact_of(recorded))
     return Projection(position=position, facts=facts)
@@ -103,10 +116,14 @@ def fact_of(event: RecordedEvent) -> Fact:
     return Fact(
         event=event,
         mark=digest_of(event.message_id),
-        # Until the log says with which kind of key an event came, none is confirmed.
-        trust=Trust.CLAIMED,
         payload=read_payload(event.payload),
     )
+
+
+def _trust_of(enrichment: bytes) -> Trust:
+    # Ingest wrote it, so it can be read; it is empty for events that are older than it.
+    confirmed = enrichment and _enrichments.decode(enrichment).confirmed
+    return Trust.CONFIRMED if confirmed else Trust.CLAIMED
 
 
 def position_of(event: RecordedEvent) -> int:

@@ -757,6 +757,7 @@ def _as_message(event: RecordedEvent) -> report_pb2.RecordedEvent:
         occur_time=_as_timestamp(event.occur_time),
         receive_time=_as_timestamp(event.receive_time),
         payload=event.payload,
+        trust=event.trust,  # type: ignore[arg-type]  # the same numbers
     )
 
 

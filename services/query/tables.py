@@ -248,6 +248,8 @@ recorded_events = Table(
     Column("occur_time", Timestamp(), nullable=False),
     Column("receive_time", Timestamp(), nullable=False),
     Column("payload", LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql"), nullable=False),
+    # The number of `Trust`.
+    Column("trust", SmallInteger, nullable=False, server_default="1"),
     Index("ix_recorded_events_by_time", "store_uid", "occur_time", "id"),
     Index("ix_recorded_events_by_name", "store_uid", "name", "occur_time", "id"),
     **TABLE_OPTIONS,

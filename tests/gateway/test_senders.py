@@ -6,16 +6,16 @@ import pytest
 
 from gateway.config import Settings
 from shoptrail.ingest.v1 import ingest_pb2
-from tests.gateway.conftest import WRITE_KEY, Mesh, Running
+from tests.gateway.conftest import SECRET_KEY, WRITE_KEY, Mesh, Running
 
-EVENT = {"event": "Viewed", "writeKey": WRITE_KEY}
 BEHIND_PROXIES = {"trusted_proxies": ["127.0.0.0/8", "10.0.0.0/8", "fd00::/8"]}
 
 
 async def submit(
-    gateway: Running, mesh: Mesh, headers: list[tuple[str, str]]
+    gateway: Running, mesh: Mesh, headers: list[tuple[str, str]], *, key: str = WRITE_KEY
 ) -> ingest_pb2.Submission:
-    response = await gateway.http.post("/v1/track", json=EVENT, headers=headers)
+    event = {"event": "Viewed", "writeKey": key}
+    response = await gateway.http.post("/v1/track", json=event, headers=headers)
     assert response.json()["accepted"] == 1
     return mesh.appended[-1]
 
@@ -65,6 +65,13 @@ async def test_privacy_is_wanted_if_one_sec_gpc_is_exactly_1(
     submission = await submit(gateway, mesh, [("Sec-GPC", value) for value in values])
 
     assert submission.gpc is wanted
+
+
+async def test_what_comes_with_a_secret_key_is_the_shops_own_word(
+    gateway: Running, mesh: Mesh
+) -> None:
+    assert (await submit(gateway, mesh, [])).confirmed is False
+    assert (await submit(gateway, mesh, [], key=SECRET_KEY)).confirmed is True
 
 
 async def test_the_user_agent_is_passed_on_and_bounded(gateway: Running, mesh: Mesh) -> None:

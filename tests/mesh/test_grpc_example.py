@@ -14,13 +14,13 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from common.client import open_channel
 from common.tls import CertificateFiles
 from deploy.stubs import build_stubs
-from tests.mesh.conftest import RunningMesh, Shop
+from tests.mesh.conftest import RunningMesh
 
 ROOT = Path(__file__).parent.parent.parent
 
 
 async def test_the_example_runs_with_the_package_of_the_contracts(
-    mesh: RunningMesh, shop: Shop, tmp_path: Path
+    mesh: RunningMesh, tmp_path: Path
 ) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "grpc.md").read_text(), re.S)
     (tmp_path / "example.py").write_text(example)
@@ -35,7 +35,22 @@ async def test_the_example_runs_with_the_package_of_the_contracts(
     output, _ = await asyncio.wait_for(process.communicate(), 30)
 
     assert process.returncode == 0
-    assert f"{shop.store_uid} Tea and cups" in output.decode().splitlines()
+    recorded, as_of, *_ = output.decode().splitlines()
+    assert recorded == "VERDICT_ACCEPTED"
+    assert as_of.startswith("Everything before 20")
+    assert await confirmed_revenue(mesh) == [("EUR", "68.90")]
+
+
+async def confirmed_revenue(mesh: RunningMesh) -> list[tuple[str, str]]:
+    """What the demo store took, by those whom it trusts, as soon as it took anything."""
+    announced = mesh.announcement
+    route = f"/v1/stores/{announced['store_uid']}/reports/revenue"
+    async with mesh.client(announced["secret_key"]) as http, asyncio.timeout(10):
+        while True:
+            answer = await http.get(route, params={"trust": "TRUST_CONFIRMED"})
+            if revenues := answer.json()["currencies"]:
+                return [(each["currency"], each["total"]["net"]) for each in revenues]
+            await asyncio.sleep(0.05)
 
 
 def test_the_same_contracts_make_the_same_package(tmp_path: Path) -> None:

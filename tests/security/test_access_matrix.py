@@ -62,6 +62,9 @@ async def test_an_identity_gets_through_where_a_rule_names_it_and_nowhere_else(
         if identity not in rule.callers:
             refusal = await refusal_of(call(connect(identity), method))
             assert refusal.reason == "CALLER_NOT_ALLOWED", method.full_name
+        elif identity == "client":
+            refusal = await refusal_of(call(connect(identity), method))
+            assert refusal.reason == "KEY_MISSING", method.full_name
         elif identity == "gateway" and rule.scopes:
             refusal = await refusal_of(call(connect(identity), method))
             assert refusal.reason == "SCOPE_MISSING", method.full_name
@@ -99,6 +102,25 @@ async def test_a_key_gets_through_with_all_scopes_of_the_rule_and_not_with_one_l
             others = set(rule.scopes) - {lacking}
             refusal = await refusal_of(call(gateway, method, key_metadata(*others, "other:scope")))
             assert refusal.metadata == {"scope": lacking}, method.full_name
+
+
+async def test_only_the_gateway_is_believed_what_a_key_may_do(connect: Connect) -> None:
+    for method in METHODS:
+        if "client" in rule_of(method).callers:
+            claimed = key_metadata(*rule_of(method).scopes)
+            refusal = await refusal_of(call(connect("client"), method, claimed))
+            assert refusal.reason == "KEY_MISSING", method.full_name
+            shown = (*claimed, ("authorization", "Bearer sk_live_unknown"))
+            refusal = await refusal_of(call(connect("client"), method, shown))
+            assert refusal.reason == "KEY_NOT_VALID", method.full_name
+
+
+def test_what_a_key_may_read_over_http_it_may_read_directly() -> None:
+    for service in ("shoptrail.query.v1.Query", "shoptrail.ingest.v1.Ingest"):
+        for method in methods_of(service):
+            rule = rule_of(method)
+            if rule.scopes in (("reports:read",), ("events:read",)):
+                assert rule.callers >= {"gateway", "back-office", "client"}, method.full_name
 
 
 async def test_a_key_of_one_store_opens_no_other_by_any_rpc(connect: Connect) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from common.client import open_channel
 from common.errors import KeyNotValid
+from common.keyring import Keyring
 from common.tls import Certificates
-from gateway.keyring import Keyring
 from services.keys.key_text import Kind, new_key_text
 from shoptrail.keys.v1.keys_pb2_grpc import KeysStub
 from tests.security.conftest import Town

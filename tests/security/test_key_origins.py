@@ -7,7 +7,7 @@ from datetime import UTC
 
 import pytest
 
-from gateway.origins import host_of, is_allowed
+from common.origins import host_of, is_allowed
 from shoptrail.keys.v1 import api_key_pb2, key_event_pb2, keys_pb2
 from tests.security.conftest import Town
 

@@ -224,7 +224,8 @@ async def staged(directory: Path, *, data_directory: Path | None = None) -> Asyn
                         environment={
                             f"{service.upper()}_MIGRATION_DATABASE_URL": server.migration_url(
                                 service
-                            )
+                            ),
+                            f"{service.upper()}_GRANT_TO": server.account(service),
                         },
                     )
                 )

@@ -83,7 +83,7 @@ class Running:
 async def network(mariadb_server: MariadbServer) -> AsyncIterator[Proxy]:
     async with proxied(mariadb_server.port) as proxy:
         yield proxy
-        database = open_database(mariadb_server.url("ingest"))
+        database = open_database(mariadb_server.migration_url("ingest"))
         async with database.begin() as transaction:
             for table in reversed(metadata.sorted_tables):
                 await transaction.execute(table.delete())

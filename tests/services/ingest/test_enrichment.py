@@ -80,7 +80,19 @@ def test_what_a_server_sends_says_nothing_of_the_visitors_browser_or_address() -
     assert read({"userAgent": WINDOWS}, **sent_by_server)[1]["browser"]["name"] == "Chrome"
     assert read(**sent_by_browser)[1]["ip"] == "203.0.113.0"
     assert read(**sent_by_browser)[1]["os"]["name"] == "iOS"
-    assert read({"ip": "198.51.100.9"}, **sent_by_browser)[1]["ip"] == "198.51.100.0"
+
+
+def test_only_the_shop_itself_is_believed_whose_address_it_was() -> None:
+    claim = read({"ip": "198.51.100.9"}, client_ip="203.0.113.7", user_agent=IPHONE)[1]
+    word = read({"ip": "198.51.100.9"}, client_ip="203.0.113.7", confirmed=True)[1]
+
+    assert (claim["ip"], claim["flags"]) == ("203.0.113.0", ["ip_not_believed"])
+    assert (word["ip"], "flags" in word) == ("198.51.100.0", False)
+
+
+def test_what_the_shop_itself_vouches_for_is_told_from_what_anybody_claims() -> None:
+    assert read(confirmed=True)[1] == {"confirmed": True}
+    assert read({"confirmed": True}, confirmed=False)[1] == {}
 
 
 @pytest.mark.parametrize(

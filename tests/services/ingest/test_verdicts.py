@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.ingest.occurrence import OLDEST
+from services.ingest.occurrence import OLDEST, OLDEST_CLAIM
 from services.ingest.verdicts import (
     Arrival,
     EventType,
@@ -166,11 +166,21 @@ def test_nothing_happens_after_it_was_received() -> None:
         {"timestamp": "1999-12-31T23:59:59-12:00"},
     ],
 )
-def test_no_event_is_held_to_be_older_than_ten_years(fields: dict[str, str]) -> None:
-    reading = read(viewed(**fields))
+def test_no_event_is_held_to_be_older_than_ten_years_or_a_month_if_anybody_made_it_up(
+    fields: dict[str, str],
+) -> None:
+    word = read(viewed(**fields), confirmed=True)
+    claim = read(viewed(**fields))
 
-    assert reading.occur_time == RECEIVED - OLDEST
-    assert enrichment_of(reading) == {"flags": ["time_too_old"]}
+    assert (word.occur_time, claim.occur_time) == (RECEIVED - OLDEST, RECEIVED - OLDEST_CLAIM)
+    assert enrichment_of(word)["flags"] == enrichment_of(claim)["flags"] == ["time_too_old"]
+
+
+def test_a_device_may_have_been_offline_for_weeks() -> None:
+    reading = read(viewed(timestamp="2026-10-24T12:00:00Z"))
+
+    assert reading.occur_time == RECEIVED - timedelta(days=29)
+    assert enrichment_of(reading) == {}
 
 
 def test_when_the_batch_was_sent_is_kept_with_each_event() -> None:

@@ -9,7 +9,7 @@ import pytest
 from common.uid import new_uid
 from shoptrail.ingest.v1.event_pb2 import Event, EventType
 from shoptrail.query.v1.query_pb2 import ListEventsRequest
-from shoptrail.query.v1.report_pb2 import RecordedEvent
+from shoptrail.query.v1.report_pb2 import RecordedEvent, Trust
 from tests.services.query.fake_ingest import IDENTIFY, NOON, PAGE, happened, timestamp
 from tests.services.query.scene import Scene, violations_of
 
@@ -76,7 +76,18 @@ async def test_an_event_is_listed_as_it_was_received(scene: Scene) -> None:
         occur_time=event.occur_time,
         receive_time=event.receive_time,
         payload=payload,
+        trust=Trust.TRUST_CLAIMED,
     )
+
+
+async def test_what_the_shop_itself_vouches_for_is_listed_as_confirmed(scene: Scene) -> None:
+    event = happened(scene.store_uid, "Order Completed")
+    event.enrichment = b'{"browser":{"name":"Safari"},"confirmed":true}'
+    await scene.project(event)
+
+    [listed] = (await scene.list(ListEventsRequest())).events
+
+    assert listed.trust == Trust.TRUST_CONFIRMED
 
 
 @pytest.mark.parametrize(

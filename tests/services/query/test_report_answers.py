@@ -12,7 +12,7 @@ import pytest
 from common.uid import new_uid
 from shoptrail.ingest.v1.event_pb2 import Event, EventType
 from shoptrail.query.v1 import query_pb2 as pb
-from shoptrail.query.v1.report_pb2 import Interval, Measure, ProductRanking
+from shoptrail.query.v1.report_pb2 import Interval, Measure, ProductRanking, Trust
 from tests.conftest import key_metadata
 from tests.services.query.fake_ingest import ALIAS, IDENTIFY, NOON, PAGE, TRACK, happened, timestamp
 from tests.services.query.scene import Scene, violations_of
@@ -112,6 +112,26 @@ async def test_revenue_is_compared_with_the_period_before(scene: Scene) -> None:
     assert (euros.total.order_count, euros.total.gross, euros.total.net) == (2, "20.30", "20.20")
     assert (euros.total.refunded, euros.total.average_order) == ("0.10", "10.15")
     assert (euros.previous.order_count, euros.previous.gross) == (2, "10.05")
+
+
+async def test_what_the_shop_itself_says_of_an_order_goes_before_what_a_page_claims(
+    scene: Scene,
+) -> None:
+    claimed = did(scene, "Order Completed", properties=_order("a", 1_000_000))
+    confirmed = did(scene, "Order Completed", days=1, properties=_order("a", 20.10))
+    confirmed.enrichment = b'{"confirmed":true}'
+    only_claimed = did(scene, "Order Completed", properties=_order("b", 5))
+    await scene.project(claimed, confirmed, only_claimed)
+
+    async def gross(trust: Trust.ValueType) -> str:
+        request = pb.ReportRevenueRequest(store_uid=scene.store_uid, trust=trust)
+        request.end_time.CopyFrom(timestamp(NOON + DAY))
+        [euros] = (await scene.query.ReportRevenue(request, **asked(scene))).currencies
+        return euros.total.gross
+
+    assert await gross(Trust.TRUST_UNSPECIFIED) == "25.10"
+    assert await gross(Trust.TRUST_CONFIRMED) == "20.10"
+    assert await gross(Trust.TRUST_CLAIMED) == "5.00"
 
 
 def _order(order_id: str, total: float) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -14,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from common.client import open_channel
+from common.config import KeyringConfig
 from common.context import Key
 from common.errors import (
     DependencyUnavailable,
@@ -23,13 +27,16 @@ from common.errors import (
     SecretKeyExposed,
 )
 from common.log import describe_failure
-from gateway.origins import host_of, is_allowed
-from shoptrail.keys.v1 import api_key_pb2, keys_pb2
+from common.origins import host_of, is_allowed
+from common.tls import Certificates
+from shoptrail.keys.v1 import api_key_pb2, keys_pb2, keys_pb2_grpc
 
 if TYPE_CHECKING:  # The generated stubs have it for the type checker only.
     from shoptrail.keys.v1.keys_pb2_grpc import KeysAsyncStub
 
 log = logging.getLogger(__name__)
+
+_KEYS = keys_pb2.DESCRIPTOR.services_by_name["Keys"].full_name
 
 _ASK_SECONDS = 0.5
 _REMEMBER_INVALID_SECONDS = 10.0
@@ -304,6 +311,27 @@ class Keyring:
         if use.exposed_at > use.reported_until:
             described.expose_time.FromDatetime(now - timedelta(seconds=monotonic - use.exposed_at))
         return described
+
+
+@asynccontextmanager
+async def keeping_keys(
+    config: KeyringConfig, certificates: Certificates, *, report_seconds: float = 10.0
+) -> AsyncIterator[Keyring]:
+    """A keyring that follows Keys for the block, also while Keys is away."""
+    channel = open_channel(config.keys_address, _KEYS, "keys", certificates)
+    keyring = Keyring(
+        keys_pb2_grpc.KeysStub(channel),
+        stale_seconds=config.keys_stale_seconds,
+        now=lambda: datetime.now(UTC),
+        monotonic=time.monotonic,
+    )
+    following = asyncio.create_task(keyring.stay_current(report_seconds=report_seconds))
+    try:
+        yield keyring
+    finally:
+        following.cancel()
+        await asyncio.wait([following])
+        await channel.close()
 
 
 async def _go_on(step: Callable[[], Awaitable[None]], *, pause_seconds: float) -> None:
