@@ -19,9 +19,16 @@ class Journals:
     """The journals of all shards, which share the room that they may take."""
 
     def __init__(
-        self, directory: Path, *, byte_count: int, microseconds: Callable[[], int]
+        self,
+        directory: Path,
+        *,
+        byte_count: int,
+        patience_seconds: float,
+        microseconds: Callable[[], int],
     ) -> None:
         self.directory = directory
+        self.patience_seconds = patience_seconds
+        """How long the log may take before a journal is used instead."""
         self.writers: list[JournaledWriter] = []
         self._room = Room(byte_count)
         self._microseconds = microseconds
@@ -50,6 +57,7 @@ async def open_journals(
     byte_count: int,
     shard_count: int,
     microseconds: Callable[[], int],
+    patience_seconds: float = 0.5,
 ) -> AsyncIterator[Journals]:
     """The journals in a directory of this process's own, for the block.
 
@@ -58,7 +66,12 @@ async def open_journals(
     """
     with held_directory(directory):
         _check_shards(directory, shard_count)
-        journals = Journals(directory, byte_count=byte_count, microseconds=microseconds)
+        journals = Journals(
+            directory,
+            byte_count=byte_count,
+            patience_seconds=patience_seconds,
+            microseconds=microseconds,
+        )
         try:
             yield journals
         finally:

@@ -37,9 +37,8 @@ _CHUNK_ROWS = 500
 _LONGEST_WAIT_SECONDS = 20.0
 # How soon a reader learns of what another replica appended.
 _LOOK_AGAIN_SECONDS = 0.25
-# The gateway waits for two seconds. With a journal there is something better to do.
-_LOG_SECONDS, _LOG_SECONDS_BEFORE_JOURNAL = 2.0, 0.5
-_RULES_SECONDS_BEFORE_JOURNAL = 0.25
+# As long as the gateway waits. With a journal there is something better to do.
+_LOG_SECONDS = 2.0
 
 
 class IngestServicer(ingest_pb2_grpc.IngestServicer):
@@ -65,7 +64,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServicer):
         self._shard_count = shard_count
         self._event_bytes = event_bytes
         self._news = News()
-        patience_seconds = _LOG_SECONDS_BEFORE_JOURNAL if journals else _LOG_SECONDS
+        patience_seconds = journals.patience_seconds if journals else _LOG_SECONDS
         log_writers = [
             LogWriter(database, shard, self._news, patience_seconds=patience_seconds)
             for shard in range(shard_count)
@@ -73,7 +72,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServicer):
         self._writers = [journals.before(writer) if journals else writer for writer in log_writers]
         self._rule_book = RuleBook(database)
         self._rules = (
-            PatientRules(self._rule_book, patience_seconds=_RULES_SECONDS_BEFORE_JOURNAL)
+            PatientRules(self._rule_book, patience_seconds=patience_seconds / 2)
             if journals
             else self._rule_book
         )

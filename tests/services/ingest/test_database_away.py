@@ -41,7 +41,9 @@ from tests.services.ingest.conftest import (
 SHARDS = 4
 JOURNAL_BYTES = 1024 * 1024
 # The first call after the database went away waits for it: for rules and for the log.
-FIRST_SECONDS = 1.5
+PATIENCE_SECONDS, FIRST_SECONDS = 0.5, 2.0
+# More than a transaction takes, whatever else the machine does.
+LONG_SECONDS = 4.0
 
 
 @dataclass(slots=True)
@@ -102,7 +104,9 @@ class Start:
         self.directory = directory
 
     @asynccontextmanager
-    async def __call__(self, *, byte_count: int = JOURNAL_BYTES) -> AsyncIterator[Running]:
+    async def __call__(
+        self, *, byte_count: int = JOURNAL_BYTES, patience_seconds: float = LONG_SECONDS
+    ) -> AsyncIterator[Running]:
         async with AsyncExitStack() as stack:
             database: Database = open_database(self._url)
             stack.push_async_callback(database.dispose)
@@ -112,6 +116,7 @@ class Start:
                     byte_count=byte_count,
                     shard_count=SHARDS,
                     microseconds=lambda: time.time_ns() // 1000,
+                    patience_seconds=patience_seconds,
                 )
             )
             servicer = IngestServicer(
@@ -159,18 +164,20 @@ async def test_a_database_that_refuses_costs_no_event(ingest: Running) -> None:
     assert (sums.accepted_count, sums.duplicate_count, sums.received_count) == (32, 1, 33)
 
 
-async def test_a_database_that_is_silent_delays_one_call_and_no_more(ingest: Running) -> None:
-    ingest.proxy.black_hole()
-    waits = []
-    for number in range(20):
-        began = time.monotonic()
-        assert await ingest.send(viewed(f"m{number}")) == [ACCEPTED]
-        waits.append(time.monotonic() - began)
-    await ingest.proxy.heal()
+async def test_a_database_that_is_silent_delays_one_call_and_no_more(start: Start) -> None:
+    async with start(patience_seconds=PATIENCE_SECONDS) as ingest:
+        assert await ingest.send(viewed("first")) == [ACCEPTED]
+        ingest.proxy.black_hole()
+        waits = []
+        for number in range(20):
+            began = time.monotonic()
+            assert await ingest.send(viewed(f"m{number}")) == [ACCEPTED]
+            waits.append(time.monotonic() - began)
+        await ingest.proxy.heal()
 
-    assert waits[0] < FIRST_SECONDS
-    assert sorted(waits)[-2] < 0.3
-    assert (await ingest.stored(21))[1:] == [f"m{number}" for number in range(20)]
+        assert waits[0] < FIRST_SECONDS
+        assert sorted(waits)[-2] < PATIENCE_SECONDS
+        assert (await ingest.stored(21))[1:] == [f"m{number}" for number in range(20)]
 
 
 async def test_what_was_committed_without_our_hearing_of_it_is_counted_once(
