@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -23,7 +24,14 @@ class Proxy:
     What it is told holds for connections that are open and for those to come.
     """
 
-    def __init__(self, port: int, upstream_port: int) -> None:
+    def __init__(
+        self,
+        port: int,
+        upstream_port: int,
+        *,
+        host: str = "127.0.0.1",
+        upstream_host: str = "127.0.0.1",
+    ) -> None:
         self.port = port
         self.latency_seconds = 0.0
         """Added to each way."""
@@ -36,14 +44,15 @@ class Proxy:
         self.swallowed_count = 0
         self._open = asyncio.Event()
         self._open.set()
-        self._upstream_port = upstream_port
+        self._host = host
+        self._upstream = (upstream_host, upstream_port)
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
 
     async def listen(self) -> None:
         """Take connections."""
         self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", self.port, reuse_address=True
+            self._serve, self._host, self.port, reuse_address=True
         )
 
     async def refuse(self) -> None:
@@ -85,7 +94,7 @@ class Proxy:
         self._connections.add(connection)
         try:
             await self._open.wait()
-            await connection.connect(self._upstream_port)
+            await connection.connect(*self._upstream)
             await connection.pass_on()
         except OSError:
             pass
@@ -119,8 +128,8 @@ class _Connection:
         self._committing = False
         self._silent = False
 
-    async def connect(self, port: int) -> None:
-        self._server = await asyncio.open_connection("127.0.0.1", port)
+    async def connect(self, host: str, port: int) -> None:
+        self._server = await asyncio.open_connection(host, port)
 
     async def pass_on(self) -> None:
         """Pass bytes on in both directions until one side ends."""
@@ -170,12 +179,22 @@ class _Connection:
 
 
 @asynccontextmanager
-async def proxied(upstream_port: int) -> AsyncIterator[Proxy]:
+async def proxied(upstream_port: int, *, host: str = "127.0.0.1") -> AsyncIterator[Proxy]:
     """A proxy before a port of this machine, for the block."""
     with ports.reserved(1) as (port,):
-        proxy = Proxy(port, upstream_port)
+        proxy = Proxy(port, upstream_port, host=host)
         await proxy.listen()
         try:
             yield proxy
         finally:
             await proxy.close()
+
+
+async def _pass_on(host: str, port: int, upstream_host: str, upstream_port: int) -> None:
+    proxy = Proxy(port, upstream_port, host=host, upstream_host=upstream_host)
+    await proxy.listen()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":  # HOST PORT UPSTREAM_HOST UPSTREAM_PORT, where it is to run for ever
+    asyncio.run(_pass_on(sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])))

@@ -22,6 +22,7 @@ from sqlalchemy import text
 
 from deploy.local.gateway_client import GatewayClient, GatewayUnreachableError
 from tests.drills.faults.drill import SEED, Fault, Load, Report, run_drill
+from tests.drills.faults.partition import partitioned
 from tests.drills.faults.stage import Stage, staged
 from tests.drills.figures import FULL, Figures
 
@@ -415,6 +416,27 @@ if FULL:
         )
         assert growth < 300 * 1024 * 1024
         assert calm.history.percentile(0.99) <= 0.1
+
+    async def test_a_network_that_is_cut_costs_no_event(stage: Stage, table: Figures) -> None:
+        async with partitioned(stage) as network:
+            url = stage.programs["ingest"].environment["INGEST_DATABASE_URL"]
+            elsewhere = url.replace(
+                f"127.0.0.1:{stage.network.port}/", f"{network.host}:{network.port}/"
+            )
+
+            async def cut(stage: Stage) -> None:
+                for sever in (network.cut, network.cut_answers):
+                    stage.fault_count += 1
+                    await sever()
+                    await asyncio.sleep(OUTAGE_SECONDS)
+                    await network.heal()
+                    await breathe()
+
+            async with stage.replaced("ingest", variables={"INGEST_DATABASE_URL": elsewhere}):
+                report = await run_drill(stage, cut)
+
+        table.add("a network cut, both ways and one", *report.cells())
+        expect_nothing_wrong(report)
 
     async def test_clocks_that_jump_cost_no_event(
         stage: Stage, table: Figures, libfaketime: str, tmp_path: Path
