@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from shoptrail.query.v1.attribution_pb2 import AttributionModel
-
 from services.query.amounts import as_amount
 from services.query.columns import Dimension, EventColumns, Touch
 from services.query.orders import Trust
@@ -17,6 +15,7 @@ from services.query.questions import (
     read_limit,
 )
 from shoptrail.query.v1 import attribution_pb2
+from shoptrail.query.v1.attribution_pb2 import AttributionModel
 
 _LOOKBACK, _LONGEST_LOOKBACK = timedelta(days=30), timedelta(days=366)
 _ROWS, _MOST_ROWS = 100, 1000

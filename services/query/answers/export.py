@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 
-from shoptrail.query.v1.export_pb2 import ExportFormat
-
 from common.db import Database
 from common.errors import InvalidRequest
 from common.page_token import PageTokens, read_page_size
@@ -24,6 +22,7 @@ from services.query.projection import RecordedEvent
 from services.query.questions import check_store, read_time
 from services.query.repository import Place
 from shoptrail.query.v1 import export_pb2
+from shoptrail.query.v1.export_pb2 import ExportFormat
 
 _EVENTS, _MOST_EVENTS = 5000, 20_000
 _PAGE_BYTES = 4 * 1024 * 1024

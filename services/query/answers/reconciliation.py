@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from shoptrail.query.v1.reconciliation_pb2 import OrderListFormat
-
 from common.errors import InvalidRequest
 from common.page_token import PageTokens, read_page_size
 from services.query.amounts import as_amount
@@ -24,6 +22,7 @@ from services.query.payload import digest_of
 from services.query.questions import QuestionReader
 from services.query.reconciliation import ComparedOrder, Counts, Difference, reconcile
 from shoptrail.query.v1 import reconciliation_pb2, report_pb2
+from shoptrail.query.v1.reconciliation_pb2 import OrderListFormat
 
 _DIFFERENCES, _MOST_DIFFERENCES = 500, 5000
 _MOST_ROWS = 100

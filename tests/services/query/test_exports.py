@@ -11,11 +11,11 @@ from typing import Any
 import grpc
 import pytest
 from pyarrow import parquet
-from shoptrail.query.v1.export_pb2 import ExportFormat
 
 from common.uid import new_uid
 from shoptrail.ingest.v1.event_pb2 import Event
 from shoptrail.query.v1 import export_pb2 as pb
+from shoptrail.query.v1.export_pb2 import ExportFormat
 from tests.conftest import key_metadata
 from tests.services.query.fake_ingest import NOON, PAGE, happened, timestamp
 from tests.services.query.scene import Scene, violations_of

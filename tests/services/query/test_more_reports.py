@@ -9,12 +9,12 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from shoptrail.query.v1.attribution_pb2 import AttributionModel
 
 from services.query.column_keeper import ColumnKeeper
 from shoptrail.ingest.v1.event_pb2 import Event
 from shoptrail.query.v1 import attribution_pb2, carts_pb2, trend_pb2
 from shoptrail.query.v1 import query_pb2 as pb
+from shoptrail.query.v1.attribution_pb2 import AttributionModel
 from shoptrail.query.v1.report_pb2 import Interval, Measure
 from tests.conftest import key_metadata
 from tests.services.query.fake_ingest import IDENTIFY, NOON, PAGE, TRACK, happened, timestamp

@@ -7,12 +7,12 @@ from typing import Any
 
 import grpc
 import pytest
-from shoptrail.query.v1.reconciliation_pb2 import OrderDifferenceKind, OrderListFormat
 
 from services.query.column_keeper import ColumnKeeper
 from services.query.order_lists import MOST_ORDERS
 from shoptrail.ingest.v1.event_pb2 import Event
 from shoptrail.query.v1 import reconciliation_pb2 as pb
+from shoptrail.query.v1.reconciliation_pb2 import OrderDifferenceKind, OrderListFormat
 from shoptrail.query.v1.report_pb2 import Trust
 from tests.conftest import key_metadata
 from tests.services.query.fake_ingest import NOON, happened, timestamp
