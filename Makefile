@@ -79,7 +79,7 @@ breaking: .venv/.dev
 test: .venv/.dev shoptrail/.built web mariadb libfaketime browser tests/sdks/node_modules/.built $(DASHBOARD)/node_modules/.dev ## Run all tests; takes ARGS= for pytest
 	$(VENV)/python -m pytest --basetemp=.pytest_tmp $(ARGS)
 
-verify-deploy: .venv/.dev shoptrail/.built .checkov/.built .promtool/.built ## Check all files of the deployment with the tools of its trade; takes ARGS= for pytest
+verify-deploy: .venv/.dev shoptrail/.built web .checkov/.built .promtool/.built ## Check all files of the deployment with the tools of its trade; takes ARGS= for pytest
 	$(VENV)/python -m pytest --basetemp=.pytest_tmp deploy/gates $(ARGS)
 
 drills: .venv/.dev shoptrail/.built mariadb libfaketime ## Break servers and processes at length; writes figures to docs/

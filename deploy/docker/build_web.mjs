@@ -8,7 +8,8 @@ for (const name of existsSync(web) ? readdirSync(web) : []) {
   const place = join(web, name);
   if (!existsSync(join(place, "package.json"))) continue;
   const run = (...words) => execFileSync("npm", words, { cwd: place, stdio: "inherit" });
-  run("ci", "--ignore-scripts", "--no-audit", "--no-fund");
+  // As the Makefile has it: versions and hashes are the lock file's.
+  run("install", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund");
   run("run", "build");
   for (const entry of readdirSync(place)) {
     if (entry !== "dist") rmSync(join(place, entry), { recursive: true });

@@ -12,7 +12,11 @@ SERVICES = ("ingest", "query", "keys", "maintenance")
 
 def make_secrets() -> dict[str, str]:
     """A value for each variable that compose.yaml asks for."""
-    made = {"MYSQL_ROOT_PASSWORD": secrets.token_hex(16), "KEYS_PEPPERS": f"1:{_key()}"}
+    made = {
+        "MYSQL_ROOT_PASSWORD": secrets.token_hex(16),
+        "KEYS_PEPPERS": f"1:{_key()}",
+        "GATEWAY_SESSION_KEY": _key(),
+    }
     for service in SERVICES:
         for kind in ("DATABASE_PASSWORD", "MIGRATION_PASSWORD", "REDIS_PASSWORD"):
             made[f"{service.upper()}_{kind}"] = secrets.token_hex(16)

@@ -34,8 +34,12 @@ class Stage:
         return self.root / (self.workdir / path).relative_to("/")
 
 
-def build(dockerfile: Path, context: Path, scratch: Path) -> Stage:
-    """Build the image's last stage under `scratch`; raises where a step fails."""
+def build(dockerfile: Path, context: Path, scratch: Path, *, programs: Path) -> Stage:
+    """Build the image's last stage under `scratch`; raises where a step fails.
+
+    Programs are looked for in the directory `programs` first.
+    """
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
     stages: dict[str, Stage] = {}
     stage = Stage(scratch / "none")
     for instruction, rest in _instructions(dockerfile.read_text()):
@@ -51,7 +55,7 @@ def build(dockerfile: Path, context: Path, scratch: Path) -> Stage:
             _copy(rest, context, stages, stage)
         elif instruction == "RUN":
             subprocess.run(  # noqa: S602 - the Dockerfile is ours
-                rest, shell=True, cwd=stage.inside("."), check=True, env=dict(os.environ)
+                rest, shell=True, cwd=stage.inside("."), check=True, env=environment
             )
         elif instruction == "ENV":
             stage.environment |= dict(word.split("=", 1) for word in shlex.split(rest))
@@ -75,8 +79,10 @@ def _copy(rest: str, context: Path, stages: dict[str, Stage], stage: Stage) -> N
     words = rest.split()
     origin = context
     copy: Callable[..., object] = shutil.copy2
+    ignored = shutil.ignore_patterns("__pycache__", "node_modules", "dist", "openapi.json")
     if words[0].startswith("--from="):
         origin, copy = stages[words.pop(0).removeprefix("--from=")].root, os.link
+        ignored = shutil.ignore_patterns()
     *sources, target = words
     for source in sources:
         found = origin / source.lstrip("/")
@@ -88,7 +94,7 @@ def _copy(rest: str, context: Path, stages: dict[str, Stage], stage: Stage) -> N
                 place,
                 dirs_exist_ok=True,
                 copy_function=copy,
-                ignore=shutil.ignore_patterns("__pycache__", "node_modules", "dist"),
+                ignore=ignored,
             )
         else:
             place = place / found.name if target.endswith("/") else place

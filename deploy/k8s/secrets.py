@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.calls import EDGE, PROCESSES, SERVICES, spiffe_id
+from deploy.calls import EDGE, GATEWAY, PROCESSES, SERVICES, spiffe_id
 from deploy.k8s.jobs import CRON
 from deploy.k8s.parts import Manifest, manifest
 
@@ -31,8 +31,11 @@ def _certificate(identity: str) -> Manifest:
 
 
 def external_secrets() -> list[Manifest]:
-    """Each service's own secrets, which no other may read."""
-    return [_external_secret(service, _variables(service)) for service in SERVICES]
+    """Each process's own secrets, which no other may read."""
+    return [
+        _external_secret(GATEWAY, ["GATEWAY_SESSION_KEY"]),
+        *(_external_secret(service, _variables(service)) for service in SERVICES),
+    ]
 
 
 def migration_secrets() -> list[Manifest]:

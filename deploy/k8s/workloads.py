@@ -92,22 +92,20 @@ def _process_container(process: str) -> Manifest:
         ready: Manifest = {"httpGet": {"path": "/readyz", "port": PROBE_PORT}}
     else:
         alive = ready = {"grpc": {"port": PROBE_PORT}}
-    container_of = container(
+    return container(
         process,
         IMAGE,
         [module],
         cpu="500m",
         memory="1Gi" if process == "query" else "512Mi",
         env=_variables(process),
+        envFrom=[{"secretRef": {"name": process}}],
         startupProbe={**alive, "periodSeconds": 2, "failureThreshold": 60},
         # Through the proxy, and asking nobody else: a database that is away is no reason to die.
         livenessProbe={**alive, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
         readinessProbe={**ready, "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2},
         volumeMounts=[TLS_MOUNT, _TEMPORARY],
     )
-    if process != GATEWAY:
-        container_of["envFrom"] = [{"secretRef": {"name": process}}]
-    return container_of
 
 
 def _variables(process: str) -> list[Manifest]:
