@@ -26,8 +26,8 @@ NPM_INSTALL = $(CURDIR)/$(VENV)/python -c \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo-data protos access tracking stubs web web-dashboard web-storefront lint lint-dashboard \
-    breaking test drills bench bench-query wrk mariadb libfaketime browser lock clean
+.PHONY: help run demo-data protos access render tracking stubs web web-dashboard web-storefront lint lint-dashboard \
+    breaking test verify-deploy drills bench bench-query wrk mariadb libfaketime browser lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help: ## Say what there is to make
@@ -43,6 +43,9 @@ protos: shoptrail/.built ## Generate shoptrail/ from protos/
 
 access: shoptrail/.built ## Write docs/access.md, who may call what, from the contracts
 	$(VENV)/python -m deploy.access_table
+
+render: .venv/.dev shoptrail/.built ## Write Envoy's files, and those for Kubernetes that follow from the contracts
+	@$(VENV)/python -m deploy.render
 
 tracking: shoptrail/.built ## Write docs/tracking.md, and the script's types, from the catalogue of events
 	$(VENV)/python -m deploy.tracking_reference
@@ -75,6 +78,9 @@ breaking: .venv/.dev
 
 test: .venv/.dev shoptrail/.built web mariadb libfaketime browser tests/sdks/node_modules/.built $(DASHBOARD)/node_modules/.dev ## Run all tests; takes ARGS= for pytest
 	$(VENV)/python -m pytest --basetemp=.pytest_tmp $(ARGS)
+
+verify-deploy: .venv/.dev shoptrail/.built web .checkov/.built .promtool/.built ## Check all files of the deployment with the tools of its trade; takes ARGS= for pytest
+	$(VENV)/python -m pytest --basetemp=.pytest_tmp deploy/gates $(ARGS)
 
 drills: .venv/.dev shoptrail/.built mariadb libfaketime ## Break servers and processes at length; writes figures to docs/
 	SHOPTRAIL_DRILLS=full $(VENV)/python -m pytest --basetemp=.pytest_tmp tests/drills $(ARGS)
@@ -189,13 +195,31 @@ libfaketime:
 	    exit 1; \
 	fi
 
+# In an environment of its own: it wants versions of packages that aren't ours.
+.checkov/.built: deploy/gates/checkov.txt
+	@echo "Installing checkov into .checkov …"
+	@$(PYTHON) -m venv .checkov
+	@.checkov/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+	    --only-binary :all: --require-hashes -r $<
+	@touch $@
+
+# The program of Debian's package, without its server or anything that it would set up.
+.promtool/.built:
+	@echo "Fetching promtool into .promtool …"
+	@rm -rf .promtool && mkdir .promtool
+	@cd .promtool && { apt-get -qq download prometheus || \
+	    { apt-get -qq update && apt-get -qq download prometheus; }; }
+	@dpkg -x .promtool/prometheus_*.deb .promtool && rm .promtool/prometheus_*.deb
+	@touch $@
+
 lock: .venv/.dev ## Pin what pyproject.toml asks for, with hashes
 	$(PIP_COMPILE) -o requirements.txt pyproject.toml
 	$(PIP_COMPILE) --extra=local -o requirements-local.txt pyproject.toml
 	$(PIP_COMPILE) --extra=local --extra=dev -o requirements-dev.txt pyproject.toml
+	$(PIP_COMPILE) -o deploy/gates/checkov.txt deploy/gates/checkov.in
 
 clean: ## Remove all that was made here, the data of `make run` too
-	rm -rf .venv shoptrail .run dist tests/sdks/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .checkov .promtool shoptrail .run dist tests/sdks/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf $(foreach part,$(STOREFRONT) $(DASHBOARD),$(part)/node_modules $(part)/dist)
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

@@ -336,10 +336,17 @@ class Keyring:
 
 @asynccontextmanager
 async def keeping_keys(
-    config: KeyringConfig, certificates: Certificates, *, report_seconds: float = 10.0
+    config: KeyringConfig,
+    certificates: Certificates,
+    *,
+    proxy: str = "",
+    report_seconds: float = 10.0,
 ) -> AsyncIterator[Keyring]:
-    """A keyring that follows Keys for the block, also while Keys is away."""
-    channel = open_channel(config.keys_address, _KEYS, "keys", certificates)
+    """A keyring that follows Keys for the block, also while Keys is away.
+
+    `proxy` is as of `open_channel`.
+    """
+    channel = open_channel(config.keys_address, _KEYS, "keys", certificates, proxy=proxy)
     keyring = Keyring(
         keys_pb2_grpc.KeysStub(channel),
         stale_seconds=config.keys_stale_seconds,

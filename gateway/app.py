@@ -168,6 +168,7 @@ class Gateway:
             else f"{self._request_ids}-{next(self._request_count)}",
         )
         route, variables = self._find(request)
+        scope["route"] = route.name
         try:
             response = await route.answer(request, variables)
         except SenderGoneError:

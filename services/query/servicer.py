@@ -590,21 +590,13 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
                 ):
                     if (measure, name) in counts:
                         counts[measure, name][period] = count
-            before = question.previous
-            previous_total_count = await repository.count_all(
-                snapshot,
-                replace(
-                    selection, first_quarter=before.first_quarter, end_quarter=before.end_quarter
-                ),
-            )
             previous = {
                 (measure, name): count
-                for measure, name, _, count in (
-                    await repository.count_by_period(snapshot, of_ranked, before)
-                    if counts and previous_total_count
-                    else ()
+                for measure, name, _, count in await repository.count_by_period(
+                    snapshot, selection, question.previous
                 )
             }
+        previous_total_count = sum(previous.values())
         return _Counted(ranked, counts, total_count, previous, previous_total_count, cursors)
 
     async def ListEvents(
