@@ -25,6 +25,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeEngine
 
+from common.tracing import trace_statements, tracing
 from common.uid import format_uid, parse_uid
 
 TABLE_OPTIONS: dict[str, Any] = {
@@ -227,6 +228,8 @@ def open_database(url: str) -> Database:
             connect_args={"connect_timeout": 2, "init_command": _MYSQL_SESSION},
         )
         event.listen(engine.sync_engine, "connect", _watch_connection)
+    if tracing():
+        trace_statements(engine.sync_engine)
     return Database(engine)
 
 

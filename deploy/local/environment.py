@@ -3,7 +3,7 @@
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from deploy.local.certificates import CertificateFiles
@@ -27,6 +27,7 @@ class Secrets:
     migration_passwords: dict[str, str]
     page_token_keys: dict[str, str]
     peppers: str
+    session_key: str = field(default_factory=lambda: secrets.token_hex(32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,10 @@ class Addresses:
 
 def keep_secrets(path: Path) -> Secrets:
     """The secrets in the file, which is made, mode 0600, if there is none."""
+    kept = None
     try:
-        return Secrets(**json.loads(path.read_bytes()))
+        kept = json.loads(path.read_bytes())
+        made = Secrets(**kept)
     except FileNotFoundError:
         made = Secrets(
             redis_passwords={service: secrets.token_hex(16) for service in SERVICES},
@@ -50,8 +53,9 @@ def keep_secrets(path: Path) -> Secrets:
             page_token_keys={service: secrets.token_hex(32) for service in SERVICES},
             peppers=f"1:{secrets.token_hex(32)}",
         )
+    if asdict(made) != kept:  # The file may be older than one of them.
         write_private(path, json.dumps(asdict(made), indent=2).encode())
-        return made
+    return made
 
 
 def of_service(
@@ -84,11 +88,19 @@ def of_service(
     return _prefixed(service, variables)
 
 
-def of_gateway(addresses: Addresses, certificates: CertificateFiles) -> dict[str, str]:
-    """The environment of the gateway."""
+def of_gateway(
+    addresses: Addresses,
+    certificates: CertificateFiles,
+    *,
+    demo_shop: Path,
+    secrets: Secrets,
+) -> dict[str, str]:
+    """The environment of the gateway, which serves the shop of the store in `demo_shop`."""
     upstreams = {f"{service.upper()}_ADDRESS": addresses.grpc[service] for service in SERVICES}
     variables = {
         "LISTEN_ADDRESS": addresses.gateway,
+        "DEMO_SHOP": str(demo_shop),
+        "SESSION_KEY": secrets.session_key,
         **upstreams,
         **_of_any_process(certificates),
     }

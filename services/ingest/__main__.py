@@ -16,6 +16,7 @@ from common.mutex import open_redis
 from common.page_token import PageTokens
 from common.server import build_server, serve
 from common.tls import read_certificates
+from common.tracing import traces
 from services.ingest.config import IngestConfig
 from services.ingest.heads import make_heads
 from services.ingest.jobs import ingest_jobs
@@ -34,6 +35,7 @@ async def main() -> None:
     start_metrics(config.metrics_address)
     certificates = read_certificates(config)
     async with AsyncExitStack() as stack:
+        stack.enter_context(traces("ingest", config))
         database = open_database(config.database_url.get_secret_value())
         stack.push_async_callback(database.dispose)
         redis = open_redis(config.redis_url.get_secret_value())
@@ -50,8 +52,10 @@ async def main() -> None:
             )
         page_tokens = PageTokens(config.page_token_key.get_secret_value())
         services = [INGEST, MAINTENANCE]
-        keyring = await stack.enter_async_context(keeping_keys(config, certificates))
-        server = build_server(services, verify=keyring.verify)
+        keyring = await stack.enter_async_context(
+            keeping_keys(config, certificates, proxy="ingest" if config.behind_proxy else "")
+        )
+        server = build_server(services, proxy="ingest", verify=keyring.verify)
         ingest = IngestServicer(
             database,
             now=lambda: datetime.now(UTC),

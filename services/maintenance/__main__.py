@@ -12,6 +12,7 @@ from common.metrics import start_metrics
 from common.mutex import open_redis
 from common.page_token import PageTokens
 from common.server import build_server, serve
+from common.tracing import traces
 from services.maintenance.config import MaintenanceConfig
 from services.maintenance.jobs import maintenance_jobs
 from shoptrail.maintenance.v1 import maintenance_pb2_grpc
@@ -23,13 +24,14 @@ async def main() -> None:
     start_logging("maintenance", config.log_level)
     start_metrics(config.metrics_address)
     async with AsyncExitStack() as stack:
+        stack.enter_context(traces("maintenance", config))
         database = open_database(config.database_url.get_secret_value())
         stack.push_async_callback(database.dispose)
         redis = open_redis(config.redis_url.get_secret_value())
         stack.push_async_callback(redis.aclose)
 
         services = [MAINTENANCE]
-        server = build_server(services)
+        server = build_server(services, proxy="maintenance")
         cron = CronServicer(
             "maintenance",
             database=database,

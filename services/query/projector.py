@@ -28,7 +28,7 @@ _STOPPED = Gauge("query_projector_stopped", "1 if the log of the shard is in dis
 
 _GENERATION = Gauge("query_projector_generation", "The generation of figures that answers.")
 
-_PAGE_EVENTS = 1000
+_PAGE_EVENTS = 4000
 _ANSWER_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
 
@@ -98,16 +98,20 @@ class Projector:
 
     async def _follow(self, generation: int, shard: int, followers: asyncio.TaskGroup) -> None:
         cursor = None
+        memory = figures.Memory()
         wait = timedelta()
         pause_seconds = _FIRST_PAUSE_SECONDS
         while True:
             heed_cancellation()
             try:
                 if cursor is None:
+                    # What wasn't committed must not be taken for what there is.
+                    memory = figures.Memory()
                     cursor, wait = await self._find_cursor(generation, shard), timedelta()
                 answer = await self._read_log(cursor, wait)
                 await self._meet_shards(generation, answer.shard_count, followers)
-                cursor, wait = await self._project(generation, answer, cursor), self._longest_wait
+                cursor = await self._project(generation, answer, cursor, memory)
+                wait = self._longest_wait
                 pause_seconds = _FIRST_PAUSE_SECONDS
             except _Overtaken:
                 cursor = None
@@ -151,7 +155,11 @@ class Projector:
         self._cursor_counts[generation] = max(known_count, shard_count)
 
     async def _project(
-        self, generation: int, answer: ingest_pb2.ReadLogResponse, old: Cursor
+        self,
+        generation: int,
+        answer: ingest_pb2.ReadLogResponse,
+        old: Cursor,
+        memory: figures.Memory,
     ) -> Cursor:
         """Bring the read models up to date with the answer; returns where the cursor is then."""
         projection = fold(answer.events, shard=old.shard, after_position=old.position)
@@ -165,7 +173,7 @@ class Projector:
             as_of_time = min(as_of_time, projection.facts[-1].event.receive_time)
         new = Cursor(old.shard, projection.position, later(old.as_of_time, as_of_time))
         if projection.facts:
-            state = await self._add(generation, projection, old, new)
+            state = await self._add(generation, projection, old, new, memory)
             _EVENTS.labels(old.shard).inc(len(projection.facts))
         else:
             async with self._database.read() as snapshot:
@@ -182,7 +190,12 @@ class Projector:
         return new
 
     async def _add(
-        self, generation: int, projection: Projection, old: Cursor, new: Cursor
+        self,
+        generation: int,
+        projection: Projection,
+        old: Cursor,
+        new: Cursor,
+        memory: figures.Memory,
     ) -> int | None:
         """Add to the read models and move the cursor; returns the generation's state."""
         async with self._database.begin() as transaction:
@@ -190,7 +203,7 @@ class Projector:
             if state in (repository.LIVE, repository.BUILDING):
                 if not await repository.move_cursor(transaction, generation, old, new):
                     raise _Overtaken
-                await figures.add_facts(transaction, generation, projection.facts)
+                await figures.add_facts(transaction, generation, projection.facts, memory)
                 events = projection.events
                 if state == repository.BUILDING:
                     # The listing, of which there is one, has those before already.

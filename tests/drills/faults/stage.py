@@ -259,7 +259,14 @@ async def staged(directory: Path, *, data_directory: Path | None = None) -> Asyn
                 directory,
             )
         programs["gateway"] = _program(
-            "gateway", environment.of_gateway(addresses, certificates["gateway"]), directory
+            "gateway",
+            environment.of_gateway(
+                addresses,
+                certificates["gateway"],
+                demo_shop=directory / "demo.json",
+                secrets=secrets,
+            ),
+            directory,
         )
         children = {name: Child(program) for name, program in programs.items()}
         root = create_async_engine(
