@@ -72,6 +72,13 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
             if span.trace_id.hex() == trace_id
         }
 
+    def describe(self, trace_id: str) -> list[str]:
+        """What has come of a trace, a line for each span."""
+        return [
+            f"{service}: {span.name} {span.span_id.hex()} in {span.parent_span_id.hex()}"
+            for service, span in self.of_trace(trace_id).values()
+        ]
+
 
 @pytest.fixture(scope="module")
 async def collector() -> AsyncIterator[tuple[Collector, int]]:
@@ -287,7 +294,10 @@ async def test_one_trace_runs_from_the_edge_through_http_and_grpc_to_sql(
     async def complete() -> bool:
         return bool(path_to_sql())
 
-    await eventually(complete, seconds=30)
+    try:
+        await eventually(complete, seconds=30)
+    except TimeoutError:
+        pytest.fail("\n".join(collector[0].describe(trace_id)))
     path = path_to_sql()
     method = "shoptrail.ingest.v1.Ingest/GetReceipts"
     # Process or proxy of each pod on the way; proxies have no better name for what they do.
