@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tests.mesh.conftest import RunningMesh
 from tests.storefront.conftest import chromium as chromium
 
 # The whole mesh has much to do at first.
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=45_000)
 AXE = Path(__file__).parents[2] / "gateway/web/storefront/node_modules/axe-core/axe.min.js"
 
 
@@ -22,6 +23,18 @@ async def check_accessibility(page: Page) -> None:
         "axe.run().then(({violations}) => violations.map(({id, nodes}) => [id, nodes[0].html]))"
     )
     assert found == []
+
+
+async def losses_of(mesh: RunningMesh, arrived_count: int) -> int:
+    """How many events the report on losses misses, once it shows so many that arrived."""
+    path = f"/v1/stores/{mesh.announcement['store_uid']}/reports/loss"
+    async with asyncio.timeout(45), mesh.client(mesh.announcement["secret_key"]) as client:
+        while True:
+            report = (await client.get(path)).json()
+            if int(report["arrived_count"]) >= arrived_count:
+                assert {row["browser"] for row in report["rows"]} <= {"Chrome", "HeadlessChrome"}
+                return int(report["lost_count"])
+            await asyncio.sleep(0.1)
 
 
 async def test_a_visit_to_the_demo_shop_shows_in_its_panel_as_it_arrives(
@@ -87,6 +100,7 @@ async def test_a_visit_to_the_demo_shop_shows_in_its_panel_as_it_arrives(
         "(no name)",
         "Order Refunded",
     ]
+    assert await losses_of(mesh, tracked - 1) == 1  # The one without a name.
     assert complaints == []
     # First-party, all of it.
     assert {url.split("/")[2] for url in asked if url.startswith("http")} == {
