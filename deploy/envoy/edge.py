@@ -115,7 +115,7 @@ def _public_listener(environment: Environment) -> Config:
             "max_direct_response_body_size_bytes": 1024,
         },
         **({} if environment.trusts_traces else _forget_traces()),
-        **tracing(environment, EDGE),
+        **tracing(environment, EDGE, begins=True),
     )
     return {
         "name": "edge",

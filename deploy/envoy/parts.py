@@ -319,23 +319,33 @@ def router() -> Config:
     )
 
 
-def tracing(environment: Environment, service: str) -> Config:
-    """Spans for a share of the requests, handed on as W3C `traceparent`; nothing if off."""
+def tracing(environment: Environment, service: str, *, begins: bool = False) -> Config:
+    """Spans of requests whose caller has them traced, handed on as W3C `traceparent`.
+
+    Who `begins` decides about those of which nobody has decided. Nothing if traces are off.
+    """
     if not environment.collector:
         return {}
+    millionths = round(environment.sampled_percent * 10_000) if begins else 0
+    share = extension(
+        "envoy.tracers.opentelemetry.samplers.trace_id_ratio_based",
+        "extensions.tracers.opentelemetry.samplers.v3.TraceIdRatioBasedSamplerConfig",
+        sampling_percentage={"numerator": millionths, "denominator": "MILLION"},
+    )
+    sampler = extension(
+        "envoy.tracers.opentelemetry.samplers.parent_based",
+        "extensions.tracers.opentelemetry.samplers.v3.ParentBasedSamplerConfig",
+        wrapped_sampler=share,
+    )
     provider = extension(
         "envoy.tracers.opentelemetry",
         "config.trace.v3.OpenTelemetryConfig",
         grpc_service={"envoy_grpc": {"cluster_name": "collector"}, "timeout": "1s"},
         service_name=service,
+        sampler=sampler,
     )
-    return {
-        "tracing": {
-            "provider": provider,
-            "random_sampling": {"value": environment.sampled_percent},
-            "spawn_upstream_span": False,
-        }
-    }
+    # The sampler decides; what Envoy would draw by itself no parent could overrule.
+    return {"tracing": {"provider": provider, "random_sampling": {"value": 100.0}}}
 
 
 def collector_clusters(environment: Environment) -> list[Config]:

@@ -62,11 +62,13 @@ class Environment:
     """Whether the world may say that a request is to be traced, and in which trace."""
 
 
+COLLECTOR = "otel-collector.monitoring:4317"
+
 ENVIRONMENTS = {
     environment.name: environment
     for environment in (
         Environment("compose", requests_per_second=5_000, connections=5_000),
-        Environment("staging", requests_per_second=2_000, collector="otel-collector:4317"),
-        Environment("production", trusted_hops=0, collector="otel-collector:4317"),
+        Environment("staging", requests_per_second=2_000, collector=COLLECTOR),
+        Environment("production", trusted_hops=0, collector=COLLECTOR),
     )
 }

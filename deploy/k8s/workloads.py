@@ -5,6 +5,7 @@ from __future__ import annotations
 from deploy.calls import EDGE, GATEWAY, PROCESSES, SERVICES
 from deploy.envoy.settings import (
     APPLICATION_PORT,
+    COLLECTOR,
     EDGE_PORT,
     EGRESS_PORTS,
     MESH_PORT,
@@ -110,7 +111,12 @@ def _process_container(process: str) -> Manifest:
 
 def _variables(process: str) -> list[Manifest]:
     prefix = process.upper()
-    values = {"LISTEN_ADDRESS": _LOCAL, "BEHIND_PROXY": "true"}
+    values = {
+        "LISTEN_ADDRESS": _LOCAL,
+        "BEHIND_PROXY": "true",
+        # Which requests are traced the edge has decided.
+        "TRACES_ENDPOINT": f"http://{COLLECTOR}",
+    }
     if process == GATEWAY:
         values["TRUSTED_PROXIES"] = "127.0.0.1/32"
     else:

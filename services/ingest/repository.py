@@ -43,6 +43,9 @@ class RejectedEvent:
     payload: bytes
 
 
+_REJECTED_FIELDS = tuple(RejectedEvent.__dataclass_fields__)
+
+
 @dataclass(frozen=True, slots=True)
 class QuotaReceipt:
     """That an event was beyond its store's quota."""
@@ -98,7 +101,9 @@ async def add_rejected_events(
         # Not IGNORE, which would cut off texts that are too long without a word.
         else mysql.insert(rejected_events).on_duplicate_key_update(id=rejected_events.c.id)
     )
-    await transaction.execute(statement, [asdict(event) for event in rejected])
+    # Not `asdict`, which copies what it can't know to be immutable: most of the time it took.
+    rows = [{name: getattr(event, name) for name in _REJECTED_FIELDS} for event in rejected]
+    await transaction.execute(statement, rows)
 
 
 async def add_quota_receipts(

@@ -18,7 +18,7 @@ from common.interceptors.wrap import Context
 from common.page_token import PageTokens, read_page_size
 from services.query import report_rows, repository, silence
 from services.query.amounts import as_amount
-from services.query.answers import attribution, carts, describe, export, reconciliation, trend
+from services.query.answers import attribution, carts, describe, export, loss, reconciliation, trend
 from services.query.columns import EventColumns, Scope
 from services.query.freshness import Cursor, Sightings
 from services.query.identities import anonymous_subject, user_subject
@@ -48,6 +48,7 @@ from shoptrail.query.v1 import (
     attribution_pb2,
     carts_pb2,
     export_pb2,
+    loss_pb2,
     query_pb2,
     query_pb2_grpc,
     reconciliation_pb2,
@@ -432,6 +433,14 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
     ) -> trend_pb2.ReportTrendResponse:
         cursors = await self._columns.cursors()
         response = await trend.answer(request, self._questions, self._columns)
+        response.as_of.CopyFrom(self._as_of(cursors))
+        return response
+
+    async def ReportLoss(
+        self, request: loss_pb2.ReportLossRequest, context: Context
+    ) -> loss_pb2.ReportLossResponse:
+        cursors = await self._columns.cursors()
+        response = await loss.answer(request, self._questions, self._columns)
         response.as_of.CopyFrom(self._as_of(cursors))
         return response
 

@@ -72,6 +72,13 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
             if span.trace_id.hex() == trace_id
         }
 
+    def describe(self, trace_id: str) -> list[str]:
+        """What has come of a trace, a line for each span."""
+        return [
+            f"{service}: {span.name} {span.span_id.hex()} in {span.parent_span_id.hex()}"
+            for service, span in self.of_trace(trace_id).values()
+        ]
+
 
 @pytest.fixture(scope="module")
 async def collector() -> AsyncIterator[tuple[Collector, int]]:
@@ -258,17 +265,24 @@ class Shop:
 async def test_one_trace_runs_from_the_edge_through_http_and_grpc_to_sql(
     town: Town, collector: tuple[Collector, int]
 ) -> None:
-    trace_id, caller = secrets.token_hex(16), secrets.token_hex(8)
-    async with edge_client(town.edge) as client:
+    trace_id, caller = "", secrets.token_hex(8)
+
+    async def served() -> bool:
+        nonlocal trace_id
+        trace_id = secrets.token_hex(16)
+        headers = {
+            "Authorization": f"Bearer {town.secret_key}",
+            "traceparent": f"00-{trace_id}-{caller}-01",
+        }
         answer = await client.get(
             f"/v1/stores/{town.store_uid}/receipts",
             params={"message_ids": "none"},
-            headers={
-                "Authorization": f"Bearer {town.secret_key}",
-                "traceparent": f"00-{trace_id}-{caller}-01",
-            },
+            headers=headers,
         )
-    assert answer.status_code == 200
+        return answer.status_code == 200
+
+    async with edge_client(town.edge) as client:
+        await eventually(served, seconds=30)
 
     def path_to_sql() -> list[tuple[str, str]]:
         """From the statement of Ingest to the edge."""
@@ -287,7 +301,10 @@ async def test_one_trace_runs_from_the_edge_through_http_and_grpc_to_sql(
     async def complete() -> bool:
         return bool(path_to_sql())
 
-    await eventually(complete, seconds=30)
+    try:
+        await eventually(complete, seconds=30)
+    except TimeoutError:
+        pytest.fail("\n".join(collector[0].describe(trace_id)))
     path = path_to_sql()
     method = "shoptrail.ingest.v1.Ingest/GetReceipts"
     # Process or proxy of each pod on the way; proxies have no better name for what they do.

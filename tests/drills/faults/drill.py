@@ -21,7 +21,8 @@ Fault = Callable[[Stage], Awaitable[None]]
 
 _WARM_UP_SECONDS = 0.3
 _RECOVERY_SECONDS = 0.5
-_CATCH_UP_SECONDS = 60
+# How long Query may stand still while it catches up.
+_STANDSTILL_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +125,18 @@ async def _count_miscounted(stage: Stage, shop: Shop) -> int:
     """By how much Query's counts differ from the log once it has had time to catch up."""
     expected = await stage.count_names(shop)
     url = f"http://{stage.gateway}/v1/stores/{shop.store_uid}/reports/event-counts"
-    deadline = time.monotonic() + _CATCH_UP_SECONDS
+    deadline = time.monotonic() + _STANDSTILL_SECONDS
     found: Mapping[str, int] = {}
     async with httpx.AsyncClient(headers={"Authorization": f"Bearer {shop.secret_key}"}) as client:
         while found != expected and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
             try:
                 answer = await client.get(url, timeout=10)
-                found = _names_of(answer.json()) if answer.status_code == 200 else {}
             except httpx.HTTPError:
                 continue
-            await asyncio.sleep(0.1)
+            if answer.status_code == 200 and (now := _names_of(answer.json())) != found:
+                found = now
+                deadline = time.monotonic() + _STANDSTILL_SECONDS
     return sum(abs(found.get(name, 0) - expected.get(name, 0)) for name in {*found, *expected})
 
 

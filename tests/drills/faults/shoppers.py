@@ -129,7 +129,9 @@ class Shopper:
             if over.is_set() and time.monotonic() - began > _LAST_TRIES_SECONDS:
                 return
             history.retry_count += 1
-            await asyncio.sleep(self._chance.uniform(pause / 2, pause))
+            # As SDKs do: when they were told, or else ever later, and not all at once.
+            told = float(headers.get("retry-after", "0"))
+            await asyncio.sleep(self._chance.uniform(0.5, 1) * max(pause, told))
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     def _fill_cart(self) -> tuple[list[str], bytes]:

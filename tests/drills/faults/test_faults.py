@@ -12,7 +12,7 @@ import random
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -490,14 +490,11 @@ async def fill_disk(
     async def full(stage: Stage) -> None:
         stage.fault_count += 1
         ballast = disk / "ballast"
-        with ballast.open("wb") as file:
+        with ballast.open("wb", buffering=0) as file:
             for size in (1024 * 1024, 4096):
-                try:
-                    while True:
-                        file.write(bytes(size))
-                        file.flush()
-                except OSError:
-                    continue
+                with suppress(OSError):
+                    while file.write(bytes(size)) == size:
+                        pass
         await asyncio.sleep(3 * OUTAGE_SECONDS)
         ballast.unlink()
 

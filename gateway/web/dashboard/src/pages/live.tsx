@@ -84,8 +84,8 @@ export function Live({ view }: PageProps): JSX.Element {
       last = message.lastEventId;
       const told = JSON.parse(message.data) as { accepted: Recorded[]; rejected: Refused[] };
       const added = [
-        ...told.accepted.map(accepted).reverse(),
         ...told.rejected.map(rejected).reverse(),
+        ...told.accepted.map(accepted).reverse(),
       ];
       if (!added.length) return;
       setCounted((before) => ({

@@ -214,7 +214,7 @@ function Glance(props: {
         {metrics.map((each) => {
           const change = each.before === undefined ? null : difference(each.now, each.before);
           const grew = each.before !== undefined && each.now > each.before;
-          const was = each.before === undefined ? "" : each.format(each.before);
+          const was = each.before === undefined ? "" : each.axis(each.before);
           return (
             <button
               key={each.key}
@@ -227,7 +227,9 @@ function Glance(props: {
               }
             >
               <span class="label">{each.label}</span>
-              <span class="value" data-metric={each.key}>{each.value}</span>
+              <span class={each.value.length > 9 ? "value long" : "value"} data-metric={each.key}>
+                {each.value}
+              </span>
               <span class="than">
                 {change && each.now !== each.before && (
                   <span class={grew ? "up" : "down"}>{change}</span>
@@ -240,7 +242,7 @@ function Glance(props: {
                   </span>
                 )}
               </span>
-              <Sparkline values={each.periods} />
+              <Sparkline values={view.range.open ? each.periods.slice(0, -1) : each.periods} />
             </button>
           );
         })}
