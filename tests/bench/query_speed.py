@@ -50,7 +50,7 @@ from tests.bench.machine import describe_run
 
 END = datetime(2026, 4, 1, tzinfo=UTC)
 DAYS = 90
-PAGE = 4000
+PAGE = 2000
 NAMES = [("Product Viewed", 60), ("Product Added", 12), ("Order Completed", 3), ("", 25)]
 STORES = [new_uid("sto") for _ in range(20)]
 PRODUCTS = 500
