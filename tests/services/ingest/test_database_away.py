@@ -210,10 +210,14 @@ async def test_only_rejected_events_are_counted_once_too(ingest: Running) -> Non
 async def test_a_commit_of_nothing_new_is_asked_for_again(ingest: Running) -> None:
     ingest.proxy.swallow_commits = 1
 
-    # Refused, and repeated by the caller's channel, as each call of Append may be.
-    assert await ingest.send(viewed("first")) == [DUPLICATE]
+    # Refused, and repeated by the caller's channel, as each call of Append may be. On a busy
+    # machine the second may find the new connection too slow, and go to the journal.
+    assert await ingest.send(viewed("first")) in ([DUPLICATE], [ACCEPTED])
+    await ingest.drained()
+
     assert ingest.proxy.swallowed_count == 1
     assert await ingest.stored(1) == ["first"]
+    assert (await sums_of(ingest.stub)).accepted_count == 1
 
 
 async def test_what_was_accepted_twice_is_stored_once_and_the_balance_says_so(
