@@ -7,6 +7,7 @@ import csv
 import io
 import re
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -48,7 +49,7 @@ async def test_a_purchase_is_live_within_two_seconds_and_in_the_revenue_to_the_c
 
     await asyncio.to_thread(buy, mesh, shop.write_key, "o-2", 0.07)
     await expect(page.get_by_role("listitem").filter(has_text="€0.07")).to_be_visible()
-    await visit.go("?range=today")
+    await visit.go("")
     await expect(page.locator("[data-metric=revenue]")).to_have_text("€1,234.63")
     await expect(page.locator("[data-metric=orders]")).to_have_text("2")
 
@@ -149,7 +150,7 @@ async def test_rejected_events_are_fixed_and_replayed(
     await expect(told).to_contain_text("3 were replayed")
 
     await expect(page.get_by_text("Nothing is rejected")).to_be_visible()
-    await visit.go("delivery?range=today")
+    await visit.go("delivery")
     await expect(page.get_by_text("3 received = 3 + 0 + 0 + 0")).to_be_visible()
     async with mesh.client(shop.secret_key) as http:
         events = (await http.get(f"/v1/stores/{shop.store_uid}/events")).json()["events"]
@@ -163,7 +164,7 @@ async def test_the_shop_s_own_list_is_held_against_what_events_told(
     await send(mesh, shop, [_order("o-1", 68.9), _order("o-2", 12.5), _order("o-3", 7.0)])
     visit = await visiting(shop.secret_key)
     page = visit.page
-    await visit.go("reconcile?range=today")
+    await visit.go("reconcile")
     listed = "order_id,total,currency\no-1,68.90,EUR\no-2,12.51,EUR\no-4,1.00,EUR\n"
     file: Any = {"name": "paid.csv", "mimeType": "text/csv", "buffer": listed.encode()}
     await page.get_by_label("File").set_input_files(file)
@@ -182,14 +183,17 @@ async def test_orders_are_put_down_to_what_led_to_them(
     shop = await mesh.new_shop()
     campaign = {"source": "newsletter", "medium": "email", "name": "tea"}
     came = {"type": "page", "userId": "ada", "context": {"campaign": campaign}}
-    await send(mesh, shop, [came, _track("Product Added", "ada"), _order("o-1", 68.9)])
+    events = [came, _track("Product Added", "ada"), _order("o-1", 68.9)]
+    for seconds, event in zip((90, 60, 30), events, strict=True):
+        event["timestamp"] = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
+    await send(mesh, shop, events)
     visit = await visiting(shop.secret_key)
     page = visit.page
-    await visit.go("attribution?range=today")
+    await visit.go("attribution")
     row = page.get_by_role("row").filter(has_text="newsletter / email / tea")
     await expect(row).to_contain_text("€68.90")
 
-    await visit.go("carts?range=today")
+    await visit.go("carts")
     await expect(page.locator("[data-carts=ordered_count]")).to_have_text("1")
 
 
