@@ -67,14 +67,20 @@ export function Live({ view }: PageProps): JSX.Element {
     );
     let source: EventSource;
     let again: ReturnType<typeof setTimeout> | undefined;
+    let late: ReturnType<typeof setTimeout> | undefined;
     let last = "";
     const connect = (): void => {
       const from = last ? { page_token: last } : {};
       source = new EventSource(address("/v1/stores/{store_uid}/events:live", store, from));
-      source.onopen = () => setState("on");
+      source.onopen = () => {
+        clearTimeout(late);
+        setState("on");
+      };
       source.onmessage = take;
       source.onerror = () => {
-        setState("off");
+        // Proxies end a stream now and then; it goes on at once, and where it was.
+        clearTimeout(late);
+        late = setTimeout(() => setState("off"), 3000);
         // After an answer that is no stream browsers give up; after a lost one they don't.
         if (source.readyState !== EventSource.CLOSED) return;
         again = setTimeout(() => void isSignedIn().then((stays) => stays && connect()), 2000);
@@ -100,6 +106,7 @@ export function Live({ view }: PageProps): JSX.Element {
     connect();
     return () => {
       clearTimeout(again);
+      clearTimeout(late);
       source.close();
     };
   }, [view.store]);
