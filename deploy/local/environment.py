@@ -27,6 +27,8 @@ class Secrets:
     migration_passwords: dict[str, str]
     page_token_keys: dict[str, str]
     peppers: str
+    subject_keys: dict[str, str]
+    receipt_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +41,26 @@ class Addresses:
 
 
 def keep_secrets(path: Path) -> Secrets:
-    """The secrets in the file, which is made, mode 0600, if there is none."""
-    try:
-        return Secrets(**json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        made = Secrets(
+    """The secrets in the file, mode 0600; those that it doesn't have yet are made."""
+    made = asdict(
+        Secrets(
             redis_passwords={service: secrets.token_hex(16) for service in SERVICES},
             database_passwords={service: secrets.token_hex(16) for service in SERVICES},
             migration_passwords={service: secrets.token_hex(16) for service in SERVICES},
             page_token_keys={service: secrets.token_hex(32) for service in SERVICES},
             peppers=f"1:{secrets.token_hex(32)}",
+            subject_keys={service: secrets.token_hex(32) for service in ("ingest", "maintenance")},
+            receipt_key=secrets.token_hex(32),
         )
-        write_private(path, json.dumps(asdict(made), indent=2).encode())
-        return made
+    )
+    try:
+        kept = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        kept = {}
+    if kept.keys() != made.keys():
+        kept = made | kept
+        write_private(path, json.dumps(kept, indent=2).encode())
+    return Secrets(**kept)
 
 
 def of_service(
@@ -76,8 +85,13 @@ def of_service(
         variables["PEPPERS"] = secrets.peppers
     if service in ("ingest", "query"):
         variables["KEYS_ADDRESS"] = addresses.grpc["keys"]
-    if service == "query":
+    if service in ("query", "maintenance"):
         variables["INGEST_ADDRESS"] = addresses.grpc["ingest"]
+    if service in ("ingest", "maintenance"):
+        variables["SUBJECT_KEY"] = secrets.subject_keys[service]
+    if service == "maintenance":
+        variables["QUERY_ADDRESS"] = addresses.grpc["query"]
+        variables["RECEIPT_KEY"] = secrets.receipt_key
     return _prefixed(service, variables)
 
 

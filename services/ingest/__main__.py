@@ -20,6 +20,7 @@ from services.ingest.jobs import ingest_jobs
 from services.ingest.repository import add_heads
 from services.ingest.servicer import SERVICE as INGEST
 from services.ingest.servicer import IngestServicer
+from services.ingest.subjects import SubjectDigests
 from shoptrail.ingest.v1 import ingest_pb2_grpc
 from shoptrail.maintenance.v1 import maintenance_pb2_grpc
 
@@ -39,6 +40,7 @@ async def main() -> None:
             await add_heads(transaction, shard_count=config.shard_count)
 
         page_tokens = PageTokens(config.page_token_key.get_secret_value())
+        subject_digests = SubjectDigests(config.subject_key.get_secret_value())
         services = [INGEST, MAINTENANCE]
         keyring = await stack.enter_async_context(keeping_keys(config, certificates))
         server = build_server(services, verify=keyring.verify)
@@ -48,13 +50,14 @@ async def main() -> None:
             shard_count=config.shard_count,
             event_bytes=config.event_bytes,
             page_tokens=page_tokens,
+            subject_digests=subject_digests,
         )
         ingest_pb2_grpc.add_IngestServicer_to_server(ingest, server)
         cron = CronServicer(
             "ingest",
             database=database,
             redis=redis,
-            jobs=ingest_jobs(),
+            jobs=ingest_jobs(subject_digests),
             page_tokens=page_tokens,
         )
         maintenance_pb2_grpc.add_MaintenanceServicer_to_server(cron, server)

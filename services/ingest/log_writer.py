@@ -16,6 +16,7 @@ from services.ingest.append import Key, NewEvent, Tally
 from services.ingest.intake import hour_of
 from services.ingest.news import News
 from services.ingest.repository import QuotaReceipt, RejectedEvent
+from services.ingest.suppressions import NOBODY, Suppressions
 from services.ingest.verdicts import Verdict
 
 # Enough to make the commit cheap, and few enough that readers and others get their turn.
@@ -43,9 +44,9 @@ class Outcome:
     """What became of a delivery."""
 
     events: Sequence[Verdict]
-    """`ACCEPTED`, `DUPLICATE` or `QUOTA` for each of its events."""
+    """`ACCEPTED`, `DUPLICATE`, `SUPPRESSED` or `QUOTA` for each of its events."""
     rejected: Sequence[Verdict]
-    """`REJECTED` or `QUOTA` for each of its rejected events."""
+    """`REJECTED`, `SUPPRESSED` or `QUOTA` for each of its rejected events."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,8 +63,11 @@ class LogWriter:
     comes alone is served at once.
     """
 
-    def __init__(self, database: Database, shard: int, news: News) -> None:
+    def __init__(
+        self, database: Database, shard: int, news: News, suppressions: Suppressions
+    ) -> None:
         self._database = database
+        self._suppressions = suppressions
         self._shard = shard
         self._news = news
         self._waiting: deque[_Waiting] = deque()
@@ -128,8 +132,17 @@ class LogWriter:
         new = list(first_of.values())
         rejected = [event for delivery in deliveries for event in delivery.rejected]
         beyond: frozenset[Key | str] = frozenset()
+        suppressed = NOBODY
         async with session.begin() as transaction:
-            head = await append.lock_head(transaction, self._shard)
+            log = await append.lock_log(transaction, self._shard)
+            head = log.position
+            if log.suppression_revision:
+                suppressed = await self._suppressions.find(
+                    transaction, log.suppression_revision, new, rejected
+                )
+                if suppressed:
+                    new = [event for event in new if event.key not in suppressed]
+                    rejected = [event for event in rejected if event.uid not in suppressed]
             quotas: dict[bytes, int] = {}
             for delivery in deliveries:
                 quotas |= delivery.quotas
@@ -145,7 +158,10 @@ class LogWriter:
             stored = {id(event) for event in new}
             if beyond:
                 await _add_quota_receipts(transaction, deliveries, beyond)
-            outcomes = [_outcome_of(delivery, stored, beyond) for delivery in deliveries]
+            outcomes = [
+                _outcome_of(delivery, stored, suppressed=suppressed, beyond=beyond)
+                for delivery in deliveries
+            ]
             await append.add_tallies(transaction, _count(deliveries, outcomes))
             if rejected:
                 await repository.add_rejected_events(transaction, rejected)
@@ -213,17 +229,25 @@ async def _add_quota_receipts(
             await repository.add_quota_receipts(transaction, kept)
 
 
-def _outcome_of(delivery: Delivery, stored: set[int], beyond: Collection[Key | str]) -> Outcome:
+def _outcome_of(
+    delivery: Delivery,
+    stored: set[int],
+    *,
+    suppressed: Collection[Key | str],
+    beyond: Collection[Key | str],
+) -> Outcome:
     verdicts = [
         Verdict.ACCEPTED if id(event) in stored else Verdict.DUPLICATE for event in delivery.events
     ]
-    if beyond:
-        for place, event in enumerate(delivery.events):
-            if event.key in beyond:
-                verdicts[place] = Verdict.QUOTA
-    rejected = [
-        Verdict.QUOTA if event.uid in beyond else Verdict.REJECTED for event in delivery.rejected
-    ]
+    rejected = [Verdict.REJECTED] * len(delivery.rejected)
+    for verdict, among in ((Verdict.SUPPRESSED, suppressed), (Verdict.QUOTA, beyond)):
+        if among:
+            for place, event in enumerate(delivery.events):
+                if event.key in among:
+                    verdicts[place] = verdict
+            for place, rejection in enumerate(delivery.rejected):
+                if rejection.uid in among:
+                    rejected[place] = verdict
     return Outcome(verdicts, rejected)
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from common.db import Database
 from services.ingest.jobs import ingest_jobs
+from services.ingest.subjects import SubjectDigests
 from shoptrail.ingest.v1 import ingest_pb2 as pb
 from shoptrail.ingest.v1 import tracking_plan_pb2
 from tests.services.ingest.conftest import (
@@ -22,7 +23,7 @@ from tests.services.ingest.conftest import (
 
 async def run(database: Database, name: str, *, now: datetime) -> int:
     """All batches of a job; returns how many rows it changed."""
-    (job,) = (job for job in ingest_jobs() if job.name == name)
+    (job,) = (job for job in ingest_jobs(SubjectDigests(bytes(32))) if job.name == name)
     count, cursor = 0, ""
     while True:
         async with database.begin() as transaction:
