@@ -65,6 +65,10 @@ class Pseudonyms:
     def __init__(self) -> None:
         self._drawn: dict[tuple[str, str], str] = {}
 
+    def leave(self, kind: str, text: str) -> None:
+        """Let an id that nobody's order has stay as it is."""
+        self._drawn[kind, text] = text
+
     def of(self, kind: str, text: str) -> str:
         """The pseudonym of an id."""
         return self._drawn.setdefault((kind, text), f"erased-{secrets.token_hex(12)}")

@@ -237,16 +237,17 @@ class SubjectAnswers:
             for event in found.values()
             if (order_id := read_mentions(event.type, event.payload).order_id)
         }
+        pseudonyms = Pseudonyms()
         for order_id in sorted(order_ids):
             digest = self._digests.of_order(store, order_id)
             named = await repository.find_event_ids(
                 transaction, store_uid, [digest], limit=_MOST_EVENTS_OF_AN_ORDER + 1
             )
             if len(named) > _MOST_EVENTS_OF_AN_ORDER:
+                pseudonyms.leave("order", order_id)
                 continue
             others = [one for one in named if one not in found and _shard_of_id(one) == shard]
             found |= {event.id: event for event in await repository.get_events(transaction, others)}
-        pseudonyms = Pseudonyms()
         mine = [event for event in found.values() if _is_about(subject, event)]
         others_events = [event for event in found.values() if not _is_about(subject, event)]
         changed = [_overwritten(event, pseudonyms) for event in mine]

@@ -72,12 +72,16 @@ _COLUMNS = {
 }
 # The number goes up with each change, so a file of before is not read but made anew.
 _EVENTS, _CURSORS = "events_1", "cursors_1"
+# Up to which change of the log the events are as it left them; and whether the file may still
+# hold what was overwritten since it was written whole.
+_CHANGES, _RESIDUE = "changes_1", "residue_1"
 _PREPARE = (
     "SET threads = 2",
     f"CREATE TABLE IF NOT EXISTS {_EVENTS}"
     f" ({', '.join(f'{name} {kind}' for name, kind in _COLUMNS.items())})",
     f"CREATE TABLE IF NOT EXISTS {_CURSORS}"
     " (shard INTEGER PRIMARY KEY, position BIGINT, as_of BIGINT)",
+    f"CREATE TABLE IF NOT EXISTS {_CHANGES} (shard INTEGER PRIMARY KEY, number BIGINT)",
 )
 _READ_PAGE = (
     f"INSERT INTO {_EVENTS} SELECT * FROM"  # noqa: S608 - names of columns only
@@ -112,21 +116,33 @@ class DuckColumns:
     """Keeps the events in a file, which no other process may have open; without one, in memory."""
 
     def __init__(self, path: Path | None = None) -> None:
+        if path is not None and path.exists():
+            _remove_residue(path)
         self._connection = duckdb.connect(str(path) if path else ":memory:")
         self._writing = asyncio.Lock()
         for statement in _PREPARE:
             self._connection.execute(statement)
 
     async def cursors(self) -> list[Cursor]:
-        rows = await self._ask(f"SELECT shard, position, as_of FROM {_CURSORS}", {})  # noqa: S608
+        rows = await self._ask(
+            "SELECT shard, position, as_of, coalesce(number, 0)"  # noqa: S608 - names only
+            f" FROM {_CURSORS} LEFT JOIN {_CHANGES} USING (shard)",
+            {},
+        )
         return [
-            Cursor(shard, position, None if as_of is None else _EPOCH + as_of * _MICROSECOND)
-            for shard, position, as_of in rows
+            Cursor(
+                shard, position, None if as_of is None else _EPOCH + as_of * _MICROSECOND, number
+            )
+            for shard, position, as_of, number in rows
         ]
 
     async def add(self, cursor: Cursor, facts: Sequence[Fact]) -> None:
         async with self._writing:
             await asyncio.to_thread(self._add, cursor, facts)
+
+    async def amend(self, shard: int, change_number: int, facts: Sequence[Fact]) -> None:
+        async with self._writing:
+            await asyncio.to_thread(self._amend, shard, change_number, facts)
 
     async def funnel(
         self,
@@ -158,7 +174,8 @@ class DuckColumns:
             hits AS (
                 SELECT person, time, mark, {question.value_of(breakdown)} AS value,
                     {", ".join(taken)}
-                FROM done WHERE {question.conditions} AND ({" OR ".join(conditions)})
+                FROM done WHERE person IS NOT NULL AND {question.conditions}
+                    AND ({" OR ".join(conditions)})
             ),
             {", ".join(stages)},
             people AS (
@@ -192,7 +209,8 @@ class DuckColumns:
             ),
             begun AS (
                 SELECT person, min({{'time': time, 'mark': mark}}) AS place
-                FROM done WHERE {question.filters} AND {begun} GROUP BY person
+                FROM done WHERE person IS NOT NULL AND {question.filters} AND {begun}
+                GROUP BY person
             ),
             members AS (
                 SELECT person, place, period FROM begun
@@ -358,7 +376,56 @@ class DuckColumns:
                     "as_of": _as_number(cursor.as_of_time) if cursor.as_of_time else None,
                 },
             )
+            connection.execute(
+                f"INSERT OR IGNORE INTO {_CHANGES} VALUES ($shard, $number)",  # noqa: S608
+                {"shard": cursor.shard, "number": cursor.change_number},
+            )
             connection.execute("COMMIT")
+
+    def _amend(self, shard: int, change_number: int, facts: Sequence[Fact]) -> None:
+        with (
+            tempfile.NamedTemporaryFile(suffix=".json") as page,
+            self._connection.cursor() as connection,
+        ):
+            page.write(msgspec.json.Encoder().encode_lines(_rows_of(facts)))
+            page.flush()
+            connection.execute("BEGIN")
+            if facts:
+                connection.execute(
+                    f"DELETE FROM {_EVENTS} WHERE id IN (SELECT unnest($ids::BIGINT[]))",  # noqa: S608
+                    {"ids": [fact.event.id for fact in facts]},
+                )
+                connection.execute(_READ_PAGE, {"path": page.name})
+                connection.execute(f"CREATE TABLE IF NOT EXISTS {_RESIDUE} (mark BOOLEAN)")
+            connection.execute(
+                f"INSERT OR REPLACE INTO {_CHANGES} VALUES ($shard, $number)",  # noqa: S608
+                {"shard": shard, "number": change_number},
+            )
+            connection.execute("COMMIT")
+            # Else the file beside it, which has what was added lately, would keep it.
+            connection.execute("CHECKPOINT")
+
+
+def _remove_residue(path: Path) -> None:
+    """Write the file whole and anew, if it may hold what was overwritten: blocks stay as they are.
+
+    Nobody else has it open.
+    """
+    fresh = path.with_name(f"{path.name}.fresh")
+    fresh.unlink(missing_ok=True)
+    with duckdb.connect(str(path)) as old:
+        known = {name for (name,) in old.execute("SHOW TABLES").fetchall()}
+        if _RESIDUE not in known:
+            return
+    with duckdb.connect(str(fresh)) as new:
+        for statement in _PREPARE:
+            new.execute(statement)
+        new.execute("ATTACH $path AS old (READ_ONLY)", {"path": str(path)})
+        for name in (_EVENTS, _CURSORS, _CHANGES):
+            new.execute(f"INSERT INTO {name} FROM old.{name}")
+        new.execute("DETACH old")
+    fresh.replace(path)
+    path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
 
 
 class _Question:

@@ -91,24 +91,27 @@ def fold(events: Sequence[Event], *, shard: int, after_position: int) -> Project
         position += 1
         if event.position != position:
             raise LogDisorder(f"{event.position} stands where {position} must")
-        name = event.name if event.type == TRACK else type_name(event.type)
-        recorded = RecordedEvent(
-            id=shard << _POSITION_BITS | position,
-            uid=event.uid,
-            store_uid=event.store_uid,
-            message_id=event.message_id,
-            type=event.type,
-            name=name,
-            page_name=event.name if event.type in PAGE_TYPES else "",
-            user_id=event.user_id,
-            anonymous_id=event.anonymous_id,
-            occur_time=event.occur_time.ToDatetime(tzinfo=UTC),
-            receive_time=event.receive_time.ToDatetime(tzinfo=UTC),
-            payload=event.payload,
-            trust=_trust_of(event.enrichment),
-        )
-        facts.append(fact_of(recorded))
+        facts.append(fact_of(recorded_event(event, shard=shard)))
     return Projection(position=position, facts=facts)
+
+
+def recorded_event(event: Event, *, shard: int) -> RecordedEvent:
+    """An event of the log, as the listing keeps it."""
+    return RecordedEvent(
+        id=shard << _POSITION_BITS | event.position,
+        uid=event.uid,
+        store_uid=event.store_uid,
+        message_id=event.message_id,
+        type=event.type,
+        name=event.name if event.type == TRACK else type_name(event.type),
+        page_name=event.name if event.type in PAGE_TYPES else "",
+        user_id=event.user_id,
+        anonymous_id=event.anonymous_id,
+        occur_time=event.occur_time.ToDatetime(tzinfo=UTC),
+        receive_time=event.receive_time.ToDatetime(tzinfo=UTC),
+        payload=event.payload,
+        trust=_trust_of(event.enrichment),
+    )
 
 
 def fact_of(event: RecordedEvent) -> Fact:

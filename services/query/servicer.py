@@ -40,6 +40,7 @@ from services.query.questions import (
 )
 from services.query.report_rows import RevenueSums, SessionSums
 from services.query.repository import Place, Selection
+from services.query.subject_answers import SubjectAnswers
 from services.query.tallies import EVENT_TYPES, Measure
 from shoptrail.query.v1 import query_pb2, query_pb2_grpc, report_pb2
 from shoptrail.query.v1.report_pb2 import ProductRanking, SessionBreakdown
@@ -113,6 +114,7 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
         self._columns = columns
         self._page_tokens = page_tokens
         self._questions = QuestionReader(now)
+        self._subjects = SubjectAnswers(database, page_tokens=page_tokens)
 
     async def CountEvents(
         self, request: query_pb2.CountEventsRequest, context: Context
@@ -490,6 +492,21 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
         if generation is None:
             raise WrongState("The figures are being rebuilt already, or there are none yet.")
         return query_pb2.RebuildFiguresResponse(generation=generation)
+
+    async def CountSubject(
+        self, request: query_pb2.CountSubjectRequest, context: Context
+    ) -> query_pb2.CountSubjectResponse:
+        return await self._subjects.count(request)
+
+    async def EraseSubject(
+        self, request: query_pb2.EraseSubjectRequest, context: Context
+    ) -> query_pb2.EraseSubjectResponse:
+        return await self._subjects.erase(request)
+
+    async def ExportSubject(
+        self, request: query_pb2.ExportSubjectRequest, context: Context
+    ) -> query_pb2.ExportSubjectResponse:
+        return await self._subjects.export(request)
 
     async def _count(
         self, question: Question, measures: Sequence[int], names: Sequence[str]

@@ -1,0 +1,224 @@
+"""Query's SQL for what was overwritten in the log.
+
+Functions take the caller's transaction and never end it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Table, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.query.projection import RecordedEvent
+from services.query.tables import (
+    column_copies,
+    generation_cursors,
+    hits,
+    listed_changes,
+    owners,
+    recorded_events,
+    representatives,
+    sessions,
+    visits,
+)
+
+_MOST_KEYS = 300
+_EVENT_COLUMNS = [recorded_events.c[field.name] for field in fields(RecordedEvent)]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """How far a copy of the listing is in a shard."""
+
+    uid: str
+    shard: int
+    change_number: int
+
+
+async def get_listed(
+    transaction: AsyncConnection, ids: Collection[int]
+) -> dict[int, RecordedEvent]:
+    """The events of the listing with these ids, by id."""
+    found: dict[int, RecordedEvent] = {}
+    for some in _in_batches(sorted(ids)):
+        rows = await transaction.execute(
+            select(*_EVENT_COLUMNS).where(recorded_events.c.id.in_(some))
+        )
+        found |= {row[0]: RecordedEvent(*row) for row in rows}
+    return found
+
+
+async def overwrite_listed(transaction: AsyncConnection, events: Sequence[RecordedEvent]) -> None:
+    """Put events in the places of those with their ids."""
+    for some in _in_batches([event.id for event in events]):
+        await transaction.execute(delete(recorded_events).where(recorded_events.c.id.in_(some)))
+    if events:
+        await transaction.execute(
+            insert(recorded_events),
+            [
+                {column.name: getattr(event, column.name) for column in _EVENT_COLUMNS}
+                for event in events
+            ],
+        )
+
+
+async def add_changes(transaction: AsyncConnection, shard: int, changes: Mapping[int, int]) -> None:
+    """Note the events that changes were about, by the changes' numbers."""
+    if changes:
+        await transaction.execute(
+            insert(listed_changes),
+            [
+                {"shard": shard, "number": number, "event_id": event_id}
+                for number, event_id in sorted(changes.items())
+            ],
+        )
+
+
+async def set_change_number(
+    transaction: AsyncConnection, shard: int, *, generations: Collection[int], number: int
+) -> None:
+    """Say that the generations' figures are as a change left the log's shard."""
+    column = generation_cursors.c
+    await transaction.execute(
+        update(generation_cursors)
+        .where(column.generation.in_(sorted(generations)), column.shard == shard)
+        .values(change_number=number)
+    )
+
+
+async def list_changed_ids(
+    transaction: AsyncConnection, shard: int, *, after: int, limit: int
+) -> list[tuple[int, int]]:
+    """Numbers and event ids of changes after a number."""
+    column = listed_changes.c
+    rows = await transaction.execute(
+        select(column.number, column.event_id)
+        .where(column.shard == shard, column.number > after)
+        .order_by(column.number)
+        .limit(limit)
+    )
+    return [(number, event_id) for number, event_id in rows]
+
+
+async def put_copy(transaction: AsyncConnection, copy: Copy, now: datetime) -> None:
+    """Note how far a copy is."""
+    values = {"change_number": copy.change_number, "report_time": now}
+    statement: Any = (
+        sqlite.insert(column_copies).on_conflict_do_update(set_=values)
+        if transaction.dialect.name == "sqlite"
+        else mysql.insert(column_copies).on_duplicate_key_update(values)
+    )
+    await transaction.execute(statement, [{"uid": copy.uid, "shard": copy.shard, **values}])
+
+
+async def list_copies(transaction: AsyncConnection, *, seen_after: datetime) -> list[Copy]:
+    """The copies that told how far they are after a time."""
+    column = column_copies.c
+    rows = await transaction.execute(
+        select(column.uid, column.shard, column.change_number).where(
+            column.report_time > seen_after
+        )
+    )
+    return [Copy(*row) for row in rows]
+
+
+async def forget_copies(transaction: AsyncConnection, *, seen_before: datetime) -> int:
+    """Forget copies that have told nothing since a time; returns how many rows."""
+    gone = await transaction.execute(
+        delete(column_copies).where(column_copies.c.report_time < seen_before)
+    )
+    return gone.rowcount
+
+
+async def count_subject(
+    transaction: AsyncConnection,
+    store_uid: str,
+    *,
+    user_ids: Collection[str],
+    anonymous_ids: Collection[str],
+    users: Collection[bytes],
+    browsers: Collection[bytes],
+) -> dict[str, int]:
+    """How many rows of each table are about a person, in all generations there are."""
+    subjects = sorted({*users, *browsers})
+    event = recorded_events.c
+    of_store = event.store_uid == store_uid
+    on_browsers = event.anonymous_id.in_(sorted(anonymous_ids))
+    counts: dict[Table, ColumnElement[bool]] = {
+        recorded_events: of_store
+        & or_(event.user_id.in_(sorted(user_ids)), (event.user_id == "") & on_browsers),
+        visits: (visits.c.store_uid == store_uid) & visits.c.subject.in_(subjects),
+        owners: (owners.c.store_uid == store_uid) & owners.c.user.in_(sorted(users)),
+        representatives: (representatives.c.store_uid == store_uid)
+        & or_(
+            representatives.c.subject.in_(sorted(users)),
+            representatives.c.representative.in_(sorted(users)),
+        ),
+    }
+    others = await _count(
+        transaction,
+        recorded_events,
+        of_store & on_browsers & event.user_id.not_in(["", *sorted(user_ids)]),
+    )
+    if not others:
+        # On a device that others use too, what is left are their hits and sessions.
+        for table in (hits, sessions):
+            counts[table] = (table.c.store_uid == store_uid) & table.c.subject.in_(sorted(browsers))
+    return {
+        table.name: await _count(transaction, table, condition)
+        for table, condition in counts.items()
+    }
+
+
+async def _count(transaction: AsyncConnection, table: Table, condition: ColumnElement[bool]) -> int:
+    statement = select(func.count()).select_from(table).where(condition)
+    return int(await transaction.scalar(statement) or 0)
+
+
+_SESSION_COLUMNS = [
+    sessions.c[name]
+    for name in (
+        *("start_time", "end_time", "hit_count", "page_count", "action_count"),
+        *("entry_page", "exit_page", "campaign", "referrer"),
+    )
+]
+
+
+async def list_sessions(
+    transaction: AsyncConnection,
+    generation: int,
+    store_uid: str,
+    subjects: Collection[bytes],
+    *,
+    after: tuple[bytes, datetime] | None,
+    limit: int,
+) -> list[tuple[bytes, dict[str, Any]]]:
+    """The sessions of some browsers, by browser and time, with what stands for the browser."""
+    column = sessions.c
+    statement = (
+        select(column.subject, *_SESSION_COLUMNS)
+        .where(
+            column.generation == generation,
+            column.store_uid == store_uid,
+            column.subject.in_(sorted(subjects)),
+        )
+        .order_by(column.subject, column.start_time)
+        .limit(limit)
+    )
+    if after is not None:
+        statement = statement.where(tuple_(column.subject, column.start_time) > tuple_(*after))
+    names = [one.name for one in _SESSION_COLUMNS]
+    return [
+        (bytes(subject), dict(zip(names, values, strict=True)))
+        for subject, *values in await transaction.execute(statement)
+    ]
+
+
+def _in_batches(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(keys), _MOST_KEYS):
+        yield keys[start : start + _MOST_KEYS]
