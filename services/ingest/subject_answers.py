@@ -33,7 +33,7 @@ from shoptrail.privacy.v1 import subject_pb2
 
 _MOST_IDS = 1000
 _LONGEST_ID = 255
-_BATCH_EVENTS = 200
+_BATCH_EVENTS = 100
 # What names more events than this is no order's id, whatever it is.
 _MOST_EVENTS_OF_AN_ORDER = 500
 _RESERVE_SECONDS = 0.5

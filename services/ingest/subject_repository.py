@@ -217,6 +217,7 @@ async def find_event_ids(
         statement = (
             select(column.event_id)
             .where(column.store_uid == store_uid, column.digest.in_(some), column.event_id > after)
+            .distinct()
             .order_by(column.event_id)
         )
         rows = await transaction.execute(statement.limit(limit) if limit else statement)

@@ -65,8 +65,13 @@ class Shop:
         request = ingest_pb2.AppendRequest()
         submission = request.submissions.add(store_uid=self.store_uid, payloads=payloads)
         submission.receive_time.FromDatetime(NOW)
-        answer = await self.gateway.Append(request, timeout=20)
-        return list(answer.results[0].verdicts)
+        while True:
+            try:
+                answer = await self.gateway.Append(request, timeout=20)
+                return list(answer.results[0].verdicts)
+            except grpc.aio.AioRpcError as error:
+                # On a machine with much to do a lock may take too long; senders then try again.
+                assert error.code() is grpc.StatusCode.ABORTED
 
     async def all_followed(self) -> None:
         """Return when Query has taken in all that Ingest has, changes too."""
