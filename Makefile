@@ -14,7 +14,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/python -m piptools com
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run protos access stubs lint breaking test drills bench-query mariadb libfaketime browser lock clean
+.PHONY: help run protos access stubs lint breaking test drills bench bench-query wrk mariadb libfaketime browser lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help: ## Say what there is to make
@@ -58,6 +58,9 @@ test: .venv/.dev shoptrail/.built mariadb libfaketime browser tests/sdks/node_mo
 drills: .venv/.dev shoptrail/.built mariadb libfaketime ## Break servers and processes at length; writes figures to docs/
 	SHOPTRAIL_DRILLS=full $(VENV)/python -m pytest --basetemp=.pytest_tmp tests/drills $(ARGS)
 
+bench: .venv/.dev shoptrail/.built mariadb wrk ## Measure ingestion from HTTP to commit; takes ARGS="--seconds 8 --rounds 3"
+	$(VENV)/python -m tests.bench.ingest $(ARGS)
+
 bench-query: .venv/.dev shoptrail/.built ## Measure Query's projector and reports; takes ARGS="--events 1000000"
 	$(VENV)/python -m tests.bench.query_speed $(ARGS)
 
@@ -76,6 +79,19 @@ mariadb:
 	else \
 	    echo "MariaDB 10.11 is needed, and there is no:$$missing" >&2; \
 	    echo "On Debian: apt-get install mariadb-server-core mariadb-client-core" >&2; \
+	    exit 1; \
+	fi
+
+# Puts the load on.
+wrk:
+	@if command -v wrk >/dev/null; then \
+	    exit 0; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing wrk"; \
+	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes \
+	        --no-install-recommends wrk; \
+	else \
+	    echo "The benchmark needs wrk. On Debian: apt-get install wrk" >&2; \
 	    exit 1; \
 	fi
 

@@ -33,6 +33,12 @@ TABLE_OPTIONS: dict[str, Any] = {
 }
 """For every table: a schema's own default may be another character set."""
 
+VERBS = "verbs"
+"""In a table's `info`: what the service may do with its rows, where that is not everything."""
+
+APPEND_ONLY: dict[str, Any] = {"info": {VERBS: ("SELECT", "INSERT")}}
+"""For tables whose rows the service adds, and can't change or remove even if it is taken over."""
+
 _MYSQL_SESSION = (
     # A paused writer must not hold its locks for long: the server hangs up on it.
     "SET SESSION wait_timeout = 10, innodb_lock_wait_timeout = 2, time_zone = '+00:00'"

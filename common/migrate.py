@@ -3,15 +3,19 @@
     python -m common.migrate ingest
 
 reads `INGEST_MIGRATION_DATABASE_URL`, applies what is missing of
-`services/ingest/migrations/versions` and ends with 0 when nothing is.
+`services/ingest/migrations/versions` and ends with 0 when nothing is. On MySQL, the user that
+`INGEST_GRANT_TO` names, such as `'ingest'@'%'`, may then do with each table what the service
+needs to, and nothing else. Leave it empty where users can't be granted single tables.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import logging
 import os
+import re
 from pathlib import Path
 
 from alembic import command
@@ -19,16 +23,22 @@ from alembic.config import Config
 from sqlalchemy import Connection, MetaData, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from common.db import VERBS
 from common.log import start_logging
 
 SERVICES = ("ingest", "keys", "maintenance", "query")
 _LOCK_SECONDS = 60
+_ALL_VERBS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+_ACCOUNT = re.compile(r"'[\w.-]{1,32}'@'[\w.%:/-]{1,60}'")
 
 log = logging.getLogger(__name__)
 
 
-async def upgrade(service: str, url: str) -> None:
-    """Apply the service's migrations to the database at `url`; none if it is up to date."""
+async def upgrade(service: str, url: str, *, grant_to: str = "") -> None:
+    """Apply the service's migrations to the database at `url`; none if it is up to date.
+
+    Then let the account `grant_to`, if there is one, do what the service needs to.
+    """
     engine = create_async_engine(url, hide_parameters=True)
     try:
         async with engine.connect() as connection:
@@ -41,8 +51,30 @@ async def upgrade(service: str, url: str) -> None:
                     raise TimeoutError("another migration has been running for a minute")
             await connection.run_sync(_upgrade, service)
             await connection.commit()
+            if grant_to and not is_sqlite:
+                for statement in grants_of(service, grant_to):
+                    await connection.exec_driver_sql(statement)
     finally:
         await engine.dispose()
+
+
+def grants_of(service: str, account: str) -> list[str]:
+    """The statements that let the account do what the service needs to; for MySQL.
+
+    Raises `ValueError` if the account is not of the form `'name'@'host'`.
+    """
+    if not _ACCOUNT.fullmatch(account):
+        raise ValueError("an account is written as 'name'@'host'")
+    return [
+        f"GRANT {', '.join(table.info.get(VERBS, _ALL_VERBS))} ON `{table.name}` TO {account}"
+        for table in metadata_of(service).sorted_tables
+    ]
+
+
+def metadata_of(service: str) -> MetaData:
+    """What the service's code expects of its database."""
+    metadata: MetaData = importlib.import_module(f"services.{service}.tables").metadata
+    return metadata
 
 
 def run_migrations(metadata: MetaData) -> None:
@@ -78,7 +110,7 @@ def main() -> None:
     if not url:
         raise SystemExit(f"{variable} is not set: the database to migrate, as a SQLAlchemy URL")
     start_logging(f"migrate-{service}", "info")
-    asyncio.run(upgrade(service, url))
+    asyncio.run(upgrade(service, url, grant_to=os.environ.get(f"{service.upper()}_GRANT_TO", "")))
     log.info("schema is up to date", extra={"service": service})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-from sqlalchemy import MetaData
 
 try:
     import shoptrail.errors.v1.error_reason_pb2  # noqa: F401 - is it there?
@@ -22,7 +20,7 @@ except ImportError as error:
 from common.client import open_channel
 from common.context import KEY_SCOPES, KEY_STORE_UID, KEY_UID
 from common.db import Database, open_database
-from common.migrate import SERVICES, upgrade
+from common.migrate import SERVICES, metadata_of, upgrade
 from common.server import build_server, listen
 from common.tls import Certificates
 from deploy.local import environment, mariadb, redis
@@ -91,7 +89,8 @@ async def mariadb_server(scratch: Path) -> AsyncIterator[MariadbServer]:
         scratch / "mariadb", passwords=passwords, migration_passwords=passwords
     ) as server:
         for service in SERVICES:
-            await upgrade(service, server.migration_url(service))
+            url, account = server.migration_url(service), server.account(service)
+            await upgrade(service, url, grant_to=account)
         yield server
 
 
@@ -142,10 +141,12 @@ def databases(
     async def on_mariadb(service: str) -> AsyncIterator[Database]:
         database = open_database(server.url(service))
         yield database
-        async with database.begin() as transaction:
-            for table in reversed(_metadata_of(service).sorted_tables):
-                await transaction.execute(table.delete())
         await database.dispose()
+        cleaner = open_database(server.migration_url(service))
+        async with cleaner.begin() as transaction:
+            for table in reversed(metadata_of(service).sorted_tables):
+                await transaction.execute(table.delete())
+        await cleaner.dispose()
 
     return on_mariadb
 
@@ -177,8 +178,3 @@ def key_metadata(*scopes: str, store_uid: str = "") -> tuple[tuple[str, str], ..
         (KEY_STORE_UID, store_uid),
         (KEY_SCOPES, ",".join(scopes)),
     )
-
-
-def _metadata_of(service: str) -> MetaData:
-    metadata: MetaData = importlib.import_module(f"services.{service}.tables").metadata
-    return metadata

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from sqlalchemy import Connection, MetaData
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from common.db import open_database
-from common.migrate import SERVICES, config_of, upgrade
+from common.migrate import SERVICES, config_of, metadata_of, upgrade
 from deploy.local.mariadb import MariadbServer
 
 
@@ -26,7 +25,7 @@ def differences(connection: Connection, metadata: MetaData) -> list[object]:
 async def test_migrations_and_tables_agree_on_mariadb(
     service: str, mariadb_server: MariadbServer
 ) -> None:
-    metadata = importlib.import_module(f"services.{service}.tables").metadata
+    metadata = metadata_of(service)
     engine = create_async_engine(mariadb_server.migration_url(service))
     async with engine.connect() as connection:
         assert await connection.run_sync(differences, metadata) == []
@@ -37,7 +36,7 @@ async def test_migrations_and_tables_agree_on_mariadb(
 async def test_migrations_make_all_tables_and_columns_on_sqlite(
     service: str, tmp_path: Path
 ) -> None:
-    metadata = importlib.import_module(f"services.{service}.tables").metadata
+    metadata = metadata_of(service)
     url = f"sqlite+aiosqlite:///{tmp_path / 'fresh.db'}"
     await upgrade(service, url)
     await upgrade(service, url)  # A second time changes nothing.

@@ -17,6 +17,7 @@ from deploy.local.processes import Child, Program, StartError, kept_running
 _ACCOUNTS = Path(__file__).parents[1] / "mysql" / "accounts.sql"
 # Debian keeps servers where the PATH of a user who isn't root doesn't look.
 _SERVER_DIRECTORIES = ("/usr/sbin", "/usr/local/sbin")
+_CLIENT_HOST = "127.0.0.1"
 _START_SECONDS = 30.0
 _STOP_SECONDS = 20.0
 # The kernel takes 107 bytes; the server appends to the name while it starts.
@@ -31,6 +32,10 @@ class MariadbServer:
     passwords: Mapping[str, str]
     migration_passwords: Mapping[str, str]
     child: Child
+
+    def account(self, service: str) -> str:
+        """The service's run-time user, to whom its migrations grant what it may do."""
+        return f"'{service}'@'{_CLIENT_HOST}'"
 
     def url(self, service: str) -> str:
         """The service's schema, as its run-time user: rows, but not tables, may be changed."""
@@ -136,7 +141,7 @@ def _accounts(passwords: Mapping[str, str], migration_passwords: Mapping[str, st
     return "\n".join(
         template.substitute(
             service=service,
-            client_host="127.0.0.1",
+            client_host=_CLIENT_HOST,
             password=password,
             migration_password=migration_passwords[service],
         )

@@ -28,6 +28,7 @@ _READY_SECONDS = 60.0
 _PROBE_INTERVAL_SECONDS = 0.05
 # More than the environment gives a process to finish its calls in.
 _STOP_SECONDS = 6.0
+_NOBODY: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,10 @@ class Mesh:
             )
             self._children.append(server.child)
             database_urls.update({service: server.url(service) for service in SERVICES})
-            await self._migrate({service: server.migration_url(service) for service in SERVICES})
+            await self._migrate(
+                {service: server.migration_url(service) for service in SERVICES},
+                grant_to={service: server.account(service) for service in SERVICES},
+            )
 
         async def make_sqlite_files() -> None:
             files = {service: self._data_directory / f"{service}.db" for service in SERVICES}
@@ -190,13 +194,18 @@ class Mesh:
     def _data_directory(self) -> Path:
         return self._settings.directory / self._settings.database
 
-    async def _migrate(self, urls: Mapping[str, str]) -> None:
+    async def _migrate(
+        self, urls: Mapping[str, str], *, grant_to: Mapping[str, str] = _NOBODY
+    ) -> None:
         programs = [
             Program(
                 name=f"migrate-{service}",
                 arguments=(sys.executable, "-m", "common.migrate", service),
                 log=self._settings.logs / f"migrate-{service}.log",
-                environment={f"{service.upper()}_MIGRATION_DATABASE_URL": url},
+                environment={
+                    f"{service.upper()}_MIGRATION_DATABASE_URL": url,
+                    f"{service.upper()}_GRANT_TO": grant_to.get(service, ""),
+                },
             )
             for service, url in urls.items()
         ]

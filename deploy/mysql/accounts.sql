@@ -9,14 +9,12 @@
 
 CREATE DATABASE IF NOT EXISTS `${service}` CHARACTER SET utf8mb4;
 
--- The service itself: it reads and writes rows.
+-- The service itself. What it may do with the rows of which table, its migrations say.
 CREATE USER IF NOT EXISTS '${service}'@'${client_host}';
 ALTER USER '${service}'@'${client_host}' IDENTIFIED BY '${password}';
-GRANT SELECT, INSERT, UPDATE, DELETE
-  ON `${service}`.* TO '${service}'@'${client_host}';
 
 -- Its migrations: they change tables, and rows where a change asks for it.
 CREATE USER IF NOT EXISTS '${service}_migration'@'${client_host}';
 ALTER USER '${service}_migration'@'${client_host}' IDENTIFIED BY '${migration_password}';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES
-  ON `${service}`.* TO '${service}_migration'@'${client_host}';
+  ON `${service}`.* TO '${service}_migration'@'${client_host}' WITH GRANT OPTION;

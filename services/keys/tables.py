@@ -19,6 +19,7 @@ from sqlalchemy.types import TypeEngine
 
 from common.cron.tables import add_cron_tables
 from common.db import (
+    APPEND_ONLY,
     TABLE_OPTIONS,
     Timestamp,
     Uid,
@@ -101,6 +102,7 @@ key_events = Table(
     Column("detail", String(255), nullable=False),
     Column("hash", _hash(), nullable=False),
     Index("ix_key_events_store_uid_position", "store_uid", "position"),
+    **APPEND_ONLY,
     **TABLE_OPTIONS,
 )
 

@@ -46,10 +46,14 @@ async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sta
             stack.enter_async_context(redis.running(directory / "redis", password)),
             stack.enter_async_context(redis.running(directory / "other-redis", password)),
         )
-        await upgrade("maintenance", server.migration_url("maintenance"))
+        account = server.account("maintenance")
+        await upgrade("maintenance", server.migration_url("maintenance"), grant_to=account)
         migration = create_async_engine(server.migration_url("maintenance"))
         async with migration.begin() as connection:
             await connection.run_sync(effects.metadata.create_all)
+            await connection.exec_driver_sql(
+                f"GRANT SELECT, INSERT, DELETE ON {effects.name} TO {account}"
+            )
         await migration.dispose()
         database = open_database(server.url("maintenance"))
         stack.push_async_callback(database.dispose)

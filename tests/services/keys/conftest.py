@@ -12,9 +12,10 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from common.cron import servicer as cron
-from common.db import Database
+from common.db import Database, open_database
 from common.mutex import open_redis
 from common.page_token import PageTokens
+from deploy.local.mariadb import MariadbServer
 from services.keys import servicer as keys
 from services.keys.jobs import all_jobs
 from services.keys.peppers import Pepper
@@ -83,6 +84,18 @@ async def scene(
                 database=database,
                 peppers=peppers,
             )
+
+
+@pytest.fixture
+async def intruder(scene: Scene, request: pytest.FixtureRequest) -> AsyncIterator[Database]:
+    """Keys' database for someone who has got hold of all rights to its rows."""
+    if scene.database.is_sqlite:
+        yield scene.database
+        return
+    server: MariadbServer = request.getfixturevalue("mariadb_server")
+    database = open_database(server.migration_url("keys"))
+    yield database
+    await database.dispose()
 
 
 @dataclass(frozen=True, slots=True)

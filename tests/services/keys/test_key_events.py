@@ -7,9 +7,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import Delete, Update, delete, select, update
+from sqlalchemy.exc import OperationalError
 
+from common.db import Database, open_database
 from common.network import network_of
+from deploy.local.mariadb import MariadbServer
 from services.keys.tables import key_event_heads, key_events
 from shoptrail.keys.v1 import key_event_pb2
 from shoptrail.keys.v1 import keys_pb2 as pb
@@ -196,13 +199,13 @@ async def test_changes_at_the_same_time_follow_one_another_in_the_trail(scene: S
     ("position", "damage"), [(1, "altered"), (3, "removed"), (3, "moved"), (5, "removed")]
 )
 async def test_an_entry_that_was_removed_or_altered_is_found(
-    scene: Scene, position: int, damage: str
+    scene: Scene, intruder: Database, position: int, damage: str
 ) -> None:
     store = await new_store(scene)
     for _ in range(4):
         await new_key(scene, store)
     at = key_events.c.position == position
-    async with scene.database.begin() as transaction:
+    async with intruder.begin() as transaction:
         if damage == "removed":
             await transaction.execute(delete(key_events).where(at))
         elif damage == "altered":
@@ -216,11 +219,11 @@ async def test_an_entry_that_was_removed_or_altered_is_found(
 
 
 async def test_a_trail_made_up_anew_does_not_lead_to_a_hash_that_was_noted(
-    scene: Scene,
+    scene: Scene, intruder: Database
 ) -> None:
     await new_store(scene)
     noted = await verify(scene)
-    async with scene.database.begin() as transaction:
+    async with intruder.begin() as transaction:
         await transaction.execute(delete(key_events))
         await transaction.execute(delete(key_event_heads))
     await new_store(scene)
@@ -231,6 +234,17 @@ async def test_a_trail_made_up_anew_does_not_lead_to_a_hash_that_was_noted(
 
     assert anew.intact
     assert (compared.intact, compared.broken_position) == (False, noted.position)
+
+
+@pytest.mark.parametrize("statement", [delete(key_events), update(key_events).values(actor="me")])
+async def test_keys_itself_can_only_add_to_the_trail(
+    mariadb_server: MariadbServer, statement: Delete | Update
+) -> None:
+    database = open_database(mariadb_server.url("keys"))
+    with pytest.raises(OperationalError, match="denied"):
+        async with database.begin() as transaction:
+            await transaction.execute(statement)
+    await database.dispose()
 
 
 async def test_the_trail_is_checked_in_stretches(scene: Scene) -> None:
