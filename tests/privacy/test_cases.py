@@ -8,9 +8,7 @@ import json
 import random
 import zipfile
 from base64 import urlsafe_b64decode
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -22,22 +20,28 @@ from sqlalchemy import select, update
 
 from common.client import open_channel
 from common.db import Database, database_now
-from common.page_token import PageTokens
 from common.tls import Certificates
 from common.uid import new_uid
 from services.maintenance import repository
-from services.maintenance.caseworker import INGEST, QUERY, Caseworker, Services
+from services.maintenance.caseworker import INGEST, QUERY
 from services.maintenance.jobs import CasesLate, maintenance_jobs
-from services.maintenance.privacy import SERVICE, PrivacyServicer
-from services.maintenance.receipts import ReceiptSigner
 from services.maintenance.repository import TakenOver
-from services.maintenance.subject import SubjectSeal
 from services.maintenance.tables import archive_parts, privacy_cases
-from shoptrail.ingest.v1 import event_pb2, ingest_pb2_grpc
-from shoptrail.maintenance.v1 import privacy_pb2, privacy_pb2_grpc
-from shoptrail.query.v1 import query_pb2_grpc
-from tests.conftest import Serving, key_metadata
-from tests.privacy.conftest import (
+from shoptrail.ingest.v1 import event_pb2
+from shoptrail.maintenance.v1 import privacy_pb2
+from tests.conftest import key_metadata
+from tests.privacy.desk import (
+    DONE,
+    ERASE,
+    EXPORT,
+    FAILED,
+    RUNNING,
+    SUPPRESS,
+    UNSUPPRESS,
+    Desk,
+    worker,
+)
+from tests.privacy.shop import (
     PLANTED,
     Shop,
     event,
@@ -48,91 +52,7 @@ from tests.privacy.conftest import (
     stop_at_end,
 )
 
-ERASE, SUPPRESS = privacy_pb2.CASE_KIND_ERASE, privacy_pb2.CASE_KIND_SUPPRESS
-UNSUPPRESS, EXPORT = privacy_pb2.CASE_KIND_UNSUPPRESS, privacy_pb2.CASE_KIND_EXPORT
-RUNNING, DONE = privacy_pb2.CASE_STATE_RUNNING, privacy_pb2.CASE_STATE_DONE
-FAILED = privacy_pb2.CASE_STATE_FAILED
 ACCEPTED, SUPPRESSED = event_pb2.VERDICT_ACCEPTED, event_pb2.VERDICT_SUPPRESSED
-SIGNER = ReceiptSigner(bytes(range(32)))
-
-
-@dataclass
-class Desk:
-    """Where people ask, and who works on it."""
-
-    shop: Shop
-    database: Database
-    stub: privacy_pb2_grpc.PrivacyAsyncStub
-    caseworker: Caseworker
-
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        return key_metadata("privacy:write", store_uid=self.shop.store_uid)
-
-    async def ask(self, kind: privacy_pb2.CaseKind.ValueType, **ids: str) -> privacy_pb2.Case:
-        request = privacy_pb2.CreateCaseRequest(store_uid=self.shop.store_uid, kind=kind, **ids)
-        return (await self.stub.CreateCase(request, timeout=5, metadata=self.metadata())).case
-
-    async def look(self, case: privacy_pb2.Case) -> privacy_pb2.Case:
-        request = privacy_pb2.GetCaseRequest(store_uid=self.shop.store_uid, case_uid=case.uid)
-        return (await self.stub.GetCase(request, timeout=5, metadata=self.metadata())).case
-
-    async def done(self, kind: privacy_pb2.CaseKind.ValueType, **ids: str) -> privacy_pb2.Case:
-        """The case when it is."""
-        case = await self.ask(kind, **ids)
-        async with asyncio.timeout(90):
-            while case.state != DONE:
-                assert case.state != FAILED, case
-                await self.caseworker.work_on_next()
-                case = await self.look(case)
-        return case
-
-    async def archive(self, case: privacy_pb2.Case) -> bytes:
-        parts = []
-        for part in range(case.archive_part_count):
-            request = privacy_pb2.GetArchivePartRequest(
-                store_uid=self.shop.store_uid, case_uid=case.uid, part=part
-            )
-            answer = await self.stub.GetArchivePart(request, timeout=5, metadata=self.metadata())
-            parts.append(answer.content)
-        return b"".join(parts)
-
-
-def worker(database: Database, ingest: grpc.aio.Channel, query: grpc.aio.Channel) -> Caseworker:
-    return Caseworker(
-        database,
-        Services(ingest_pb2_grpc.IngestStub(ingest), query_pb2_grpc.QueryStub(query)),
-        seal=SubjectSeal(bytes(32)),
-        signer=SIGNER,
-    )
-
-
-@pytest.fixture
-async def desk(
-    shop: Shop, serving: Serving, certificates: Mapping[str, Certificates]
-) -> AsyncIterator[Desk]:
-    database = shop.databases["maintenance"]
-    async with AsyncExitStack() as stack:
-        channels = [
-            await stack.enter_async_context(
-                open_channel(address, service, "localhost", certificates["maintenance"])
-            )
-            for address, service in ((shop.ingest_address, INGEST), (shop.query_address, QUERY))
-        ]
-        caseworker = worker(database, *channels)
-        servicer = PrivacyServicer(
-            database,
-            caseworker=caseworker,
-            seal=SubjectSeal(bytes(32)),
-            signer=SIGNER,
-            page_tokens=PageTokens(bytes(32)),
-        )
-
-        def register(server: grpc.aio.Server) -> None:
-            privacy_pb2_grpc.add_PrivacyServicer_to_server(servicer, server)
-
-        connect = await stack.enter_async_context(serving([SERVICE], register))
-        stub = privacy_pb2_grpc.PrivacyStub(connect("gateway"))
-        yield Desk(shop, database, stub, caseworker)
 
 
 async def test_who_is_erased_while_others_send_is_found_nowhere_and_has_a_receipt(

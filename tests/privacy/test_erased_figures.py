@@ -22,7 +22,7 @@ from services.query.tables import FIGURES, revenue, tallies
 from shoptrail.ingest.v1 import event_pb2, ingest_pb2
 from shoptrail.privacy.v1.subject_pb2 import Subject
 from shoptrail.query.v1 import query_pb2
-from tests.privacy.conftest import (
+from tests.privacy.shop import (
     NOW,
     PLANTED,
     Shop,
