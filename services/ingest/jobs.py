@@ -11,6 +11,7 @@ from common.cron.job import Batch, Job, RunBatch
 from common.cron.trim_runs import trim_runs_job
 from services.ingest.people_index import index_people
 from services.ingest.rejection_repository import trim
+from services.ingest.retention import expire_events
 from services.ingest.rule_book import DEFAULT_SETTINGS
 from services.ingest.rules_repository import purge_plans
 from services.ingest.subject_repository import purge_lifted
@@ -47,6 +48,12 @@ def ingest_jobs(digests: SubjectDigests) -> list[Job]:
             description="Lets new events be found by the people that they are about.",
             period=timedelta(minutes=1),
             run_batch=index_people(digests),
+        ),
+        Job(
+            name="expire-events",
+            description="Leaves remnants of events that their stores keep no longer.",
+            period=timedelta(hours=1),
+            run_batch=expire_events(digests),
         ),
         Job(
             name="purge-lifted-suppressions",

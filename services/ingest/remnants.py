@@ -25,6 +25,7 @@ _QUARTER = timedelta(minutes=15)
 _HOUR = timedelta(hours=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST_TEXT = 255
+_PSEUDONYM = re.compile("erased-[0-9a-f]{24}")
 _CURRENCY = re.compile("[A-Za-z]{3}")
 _NUMBER = re.compile(r'"?-?\d{1,20}(\.\d{1,20})?([eE][+-]?\d{1,2})?"?')
 
@@ -70,7 +71,9 @@ class Pseudonyms:
         self._drawn[kind, text] = text
 
     def of(self, kind: str, text: str) -> str:
-        """The pseudonym of an id."""
+        """The pseudonym of an id. One that is a pseudonym stays: other events have it too."""
+        if _PSEUDONYM.fullmatch(text):
+            return text
         return self._drawn.setdefault((kind, text), f"erased-{secrets.token_hex(12)}")
 
 
@@ -83,12 +86,13 @@ def remnant_of(
     payload: bytes,
     enrichment: bytes,
     pseudonyms: Pseudonyms,
+    mark: str = "erased",
 ) -> Remnant:
-    """What may stay of the event."""
+    """What may stay of the event; `mark` says in it why there is no more."""
     members = _object(payload)
     properties, context = _member(members, "properties"), _member(members, "context")
     kept_context = _context_of(context, properties)
-    left: dict[str, Any] = {"type": EventType(kind).name.lower(), "erased": True}
+    left: dict[str, Any] = {"type": EventType(kind).name.lower(), mark: True}
     if kind == EventType.TRACK:
         left["event"] = name
         left["properties"] = _properties_of(name, properties, pseudonyms)

@@ -21,6 +21,7 @@ from services.ingest.messages import as_timestamp
 from services.ingest.news import News
 from services.ingest.outcomes import Outcomes
 from services.ingest.repository import LoggedEvent
+from services.ingest.retention import RetentionAnswers
 from services.ingest.rule_book import RuleBook
 from services.ingest.rules import StoreRules
 from services.ingest.store_rules import StoreRulesAnswers, list_catalogue
@@ -81,6 +82,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServicer):
             event_bytes=event_bytes,
             now=now,
         )
+        self._retention = RetentionAnswers(database, shard_of=self._shard_of, now=now)
         self._subjects = SubjectAnswers(
             database,
             digests=subject_digests,
@@ -299,6 +301,21 @@ class IngestServicer(ingest_pb2_grpc.IngestServicer):
         self, request: ingest_pb2.UndeleteTrackingPlanRequest, context: Context
     ) -> ingest_pb2.UndeleteTrackingPlanResponse:
         return await self._store_rules.undelete_plan(request)
+
+    async def PutRetentionRule(
+        self, request: ingest_pb2.PutRetentionRuleRequest, context: Context
+    ) -> ingest_pb2.PutRetentionRuleResponse:
+        return await self._retention.put_rule(request)
+
+    async def ListRetentionRules(
+        self, request: ingest_pb2.ListRetentionRulesRequest, context: Context
+    ) -> ingest_pb2.ListRetentionRulesResponse:
+        return await self._retention.list_rules(request)
+
+    async def PreviewRetention(
+        self, request: ingest_pb2.PreviewRetentionRequest, context: Context
+    ) -> ingest_pb2.PreviewRetentionResponse:
+        return await self._retention.preview(request)
 
     async def ListCatalogue(
         self, request: ingest_pb2.ListCatalogueRequest, context: Context

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -17,14 +16,13 @@ from common.context import get_call
 from common.db import Database
 from common.errors import InvalidRequest
 from common.page_token import PageTokens, read_page_size
-from common.uid import new_uid, parse_uid
+from common.uid import parse_uid
 from services.ingest import append, rejection_repository
 from services.ingest import subject_repository as repository
-from services.ingest.intake import key_of
 from services.ingest.messages import check_store_uid
 from services.ingest.news import News
+from services.ingest.overwriting import ERASED, overwrite
 from services.ingest.people_index import PeopleIndex
-from services.ingest.remnants import Pseudonyms, remnant_of, with_other_order
 from services.ingest.subject_repository import RejectedText, StoredEvent
 from services.ingest.subjects import Subject, SubjectDigests, read_mentions
 from services.ingest.verdicts import EventType
@@ -34,8 +32,6 @@ from shoptrail.privacy.v1 import subject_pb2
 _MOST_IDS = 1000
 _LONGEST_ID = 255
 _BATCH_EVENTS = 100
-# What names more events than this is no order's id, whatever it is.
-_MOST_EVENTS_OF_AN_ORDER = 500
 _RESERVE_SECONDS = 0.5
 _NO_DEADLINE_SECONDS = 10.0
 _PAGE_SIZE, _LARGEST_PAGE_SIZE = 200, 1000
@@ -219,60 +215,25 @@ class SubjectAnswers:
         ids: Sequence[int],
         erased: Counter[str],
     ) -> None:
-        """Overwrite events, and with them all that name the same orders.
-
-        So that each order's events get the same pseudonym, which is forgotten at the end.
-        """
-        store = parse_uid("sto", store_uid)
+        """Overwrite those of these events that are the person's."""
         log = await append.lock_log(transaction, shard)
-        found = {
-            event.id: event
+        mine = [
+            event
             for event in await repository.get_events(transaction, ids)
             if _is_about(subject, event)
-        }
-        if not found:
-            return
-        order_ids = {
-            order_id
-            for event in found.values()
-            if (order_id := read_mentions(event.type, event.payload).order_id)
-        }
-        pseudonyms = Pseudonyms()
-        for order_id in sorted(order_ids):
-            digest = self._digests.of_order(store, order_id)
-            named = await repository.find_event_ids(
-                transaction, store_uid, [digest], limit=_MOST_EVENTS_OF_AN_ORDER + 1
-            )
-            if len(named) > _MOST_EVENTS_OF_AN_ORDER:
-                pseudonyms.leave("order", order_id)
-                continue
-            others = [one for one in named if one not in found and _shard_of_id(one) == shard]
-            found |= {event.id: event for event in await repository.get_events(transaction, others)}
-        mine = [event for event in found.values() if _is_about(subject, event)]
-        others_events = [event for event in found.values() if not _is_about(subject, event)]
-        changed = [_overwritten(event, pseudonyms) for event in mine]
-        changed += [
-            replace(event, payload=with_other_order(event.payload, pseudonyms))
-            for event in others_events
         ]
-        changed.sort(key=lambda event: event.id)
-        await repository.overwrite_events(
-            transaction, shard, changed, change_number=log.change_number, now=self._now()
-        )
-        forgotten: defaultdict[bytes, list[int]] = defaultdict(list)
-        for event in found.values():
-            order_id = read_mentions(event.type, event.payload).order_id
-            gone = (
-                self._digests_of(store, event)
-                if _is_about(subject, event)
-                else {self._digests.of_order(store, order_id)}
+        if mine:
+            erased.update(
+                await overwrite(
+                    transaction,
+                    self._digests,
+                    store_uid,
+                    mine,
+                    log=log,
+                    mark=ERASED,
+                    now=self._now(),
+                )
             )
-            for digest in gone:
-                forgotten[digest].append(event.id)
-        erased["event_people"] += await repository.forget_people(transaction, store_uid, forgotten)
-        erased["events"] += len(mine)
-        if others_events:
-            erased["events_of_others"] += len(others_events)
 
     async def _erase_rejected(
         self, store_uid: str, subject: Subject, erased: Counter[str], *, until: float
@@ -292,15 +253,6 @@ class SubjectAnswers:
             if mine:
                 erased["rejected_events"] += len(mine)
         return False
-
-    def _digests_of(self, store: bytes, event: StoredEvent) -> set[bytes]:
-        return self._digests.of_event(
-            store,
-            event.type,
-            user_id=event.user_id,
-            anonymous_id=event.anonymous_id,
-            payload=event.payload,
-        )
 
 
 class _Closure:
@@ -427,35 +379,6 @@ def _tells_of(subject: Subject, text: RejectedText) -> bool:
 def _quoted(subject: Subject) -> Iterable[bytes]:
     for one in (*subject.user_ids, *subject.anonymous_ids, *subject.emails):
         yield msgspec.json.encode(one)
-
-
-def _overwritten(event: StoredEvent, pseudonyms: Pseudonyms) -> StoredEvent:
-    """What is left of an event: under ids that say nothing."""
-    remnant = remnant_of(
-        event.type,
-        name=event.name,
-        occur_time=event.occur_time,
-        receive_time=event.receive_time,
-        payload=event.payload,
-        enrichment=event.enrichment or b"",
-        pseudonyms=pseudonyms,
-    )
-    uid = new_uid("evt")
-    return StoredEvent(
-        id=event.id,
-        uid=uid,
-        store_uid=event.store_uid,
-        message_key=key_of(uid),
-        message_id=uid,
-        type=event.type,
-        name=remnant.name,
-        user_id="",
-        anonymous_id="",
-        occur_time=remnant.occur_time,
-        receive_time=remnant.receive_time,
-        payload=remnant.payload,
-        enrichment=remnant.enrichment,
-    )
 
 
 def _exported_event(event: StoredEvent) -> bytes:

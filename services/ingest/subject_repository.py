@@ -251,6 +251,8 @@ async def overwrite_events(
 
     Returns the number of the last change.
     """
+    if not changed:
+        return change_number
     ids = [event.id for event in changed]
     # Two statements, where as many updates would be a round trip each.
     for some in _in_batches(ids):

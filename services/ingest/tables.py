@@ -81,6 +81,30 @@ log_changes = Table(
     **TABLE_OPTIONS,
 )
 
+# For how long stores keep events, by their names. Without a rule, for ever.
+retention_rules = Table(
+    "retention_rules",
+    metadata,
+    Column("store_uid", Uid("sto"), primary_key=True),
+    # Of the name, which is empty in the rule for all others.
+    Column("event_key", _HASH, primary_key=True),
+    Column("event_name", String(255), nullable=False),
+    # 0 for ever.
+    Column("days", Integer, nullable=False),
+    Column("update_time", Timestamp(), nullable=False),
+    **TABLE_OPTIONS,
+)
+
+# Up to where all events of a shard have expired or never will. From the beginning again
+# whenever a rule is put.
+expiry_cursors = Table(
+    "expiry_cursors",
+    metadata,
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, nullable=False),
+    **TABLE_OPTIONS,
+)
+
 # Which people a store wants no events of. An id is there as its keyed hash.
 suppressions = Table(
     "suppressions",

@@ -70,6 +70,13 @@ async def amend(
     await figures.amend_product_names()
 
 
+async def rename_orders(
+    transaction: AsyncConnection, generation: int, amendments: Sequence[Amendment]
+) -> None:
+    """Let a generation's orders be known by their other ids, and change nothing else."""
+    await _Amended(transaction, generation, amendments).rename_orders()
+
+
 @dataclass(frozen=True, slots=True)
 class _Amended:
     _transaction: AsyncConnection
@@ -278,14 +285,15 @@ class _Amended:
         """Let orders be known by their other ids. What is told of them stays, and so their sums."""
         names: dict[Key, str] = {}
         marks: dict[bytes, bytes] = {}
-        refunds: dict[str, str] = {}
+        refunds: defaultdict[Key, dict[str, str]] = defaultdict(dict)
         for one in self._amendments:
             old_id, new_id = _order_of(one.old), _order_of(one.new)
             if old_id and new_id:
-                names[one.old.event.store_uid, digest_of(old_id)] = new_id
+                key = one.old.event.store_uid, digest_of(old_id)
+                names[key] = new_id
                 marks[one.old.mark] = one.new.mark
                 refund = text_in(one.old.payload.properties, "refund_id")
-                refunds[refund] = text_in(one.new.payload.properties, "refund_id")
+                refunds[key][refund] = text_in(one.new.payload.properties, "refund_id")
         if not names:
             return
         ids = {(store, digest_of(new_id)): new_id for (store, _), new_id in names.items()}
@@ -309,7 +317,8 @@ class _Amended:
         for (store_uid, old_key), row in sorted(found.items()):
             new_id = names.get((store_uid, old_key)) or row.order_id
             key = store_uid, digest_of(new_id)
-            order = _retold(msgspec.msgpack.decode(row.told, type=Order), marks, refunds)
+            told = msgspec.msgpack.decode(row.told, type=Order)
+            order = _retold(told, marks, refunds[store_uid, old_key])
             rows_left[key] = {
                 "generation": self._generation,
                 "store_uid": store_uid,

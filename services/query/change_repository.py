@@ -10,12 +10,25 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Table,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.query.projection import RecordedEvent
 from services.query.tables import (
+    FIGURES,
+    carried_events,
     column_copies,
     generation_cursors,
     hits,
@@ -26,6 +39,9 @@ from services.query.tables import (
     sessions,
     visits,
 )
+
+CARRIED = 0
+"""The generation that holds the figures of what has expired, and never answers."""
 
 _MOST_KEYS = 300
 _EVENT_COLUMNS = [recorded_events.c[field.name] for field in fields(RecordedEvent)]
@@ -91,6 +107,37 @@ async def set_change_number(
     )
 
 
+async def find_carried(transaction: AsyncConnection, ids: Collection[int]) -> set[int]:
+    """Which of these events have expired, with their figures carried over."""
+    found: set[int] = set()
+    for some in _in_batches(sorted(ids)):
+        rows = await transaction.execute(
+            select(carried_events.c.event_id).where(carried_events.c.event_id.in_(some))
+        )
+        found.update(rows.scalars())
+    return found
+
+
+async def add_carried(transaction: AsyncConnection, ids: Collection[int]) -> None:
+    """Note that the figures of these events are carried over."""
+    if ids:
+        await transaction.execute(
+            insert(carried_events), [{"event_id": event_id} for event_id in sorted(ids)]
+        )
+
+
+async def carry_over(transaction: AsyncConnection, generation: int) -> None:
+    """Let a new generation begin with the figures of what has expired."""
+    for table in FIGURES:
+        names = [column.name for column in table.c if column.name != "generation"]
+        carried = select(literal(generation), *(table.c[name] for name in names)).where(
+            table.c.generation == CARRIED
+        )
+        await transaction.execute(
+            insert(table).from_select(["generation", *names], carried, include_defaults=False)
+        )
+
+
 async def list_changed_ids(
     transaction: AsyncConnection, shard: int, *, after: int, limit: int
 ) -> list[tuple[int, int]]:
@@ -135,6 +182,29 @@ async def forget_copies(transaction: AsyncConnection, *, seen_before: datetime) 
     return gone.rowcount
 
 
+async def forget_subject(
+    transaction: AsyncConnection,
+    store_uid: str,
+    *,
+    user_ids: Collection[str],
+    anonymous_ids: Collection[str],
+    users: Collection[bytes],
+    browsers: Collection[bytes],
+) -> None:
+    """Remove what is left of a person in any generation, as of events that have expired."""
+    conditions = await _conditions_of(
+        transaction,
+        store_uid,
+        user_ids=user_ids,
+        anonymous_ids=anonymous_ids,
+        users=users,
+        browsers=browsers,
+    )
+    for table, condition in conditions.items():
+        if table is not recorded_events:
+            await transaction.execute(delete(table).where(condition))
+
+
 async def count_subject(
     transaction: AsyncConnection,
     store_uid: str,
@@ -145,6 +215,30 @@ async def count_subject(
     browsers: Collection[bytes],
 ) -> dict[str, int]:
     """How many rows of each table are about a person, in all generations there are."""
+    conditions = await _conditions_of(
+        transaction,
+        store_uid,
+        user_ids=user_ids,
+        anonymous_ids=anonymous_ids,
+        users=users,
+        browsers=browsers,
+    )
+    return {
+        table.name: await _count(transaction, table, condition)
+        for table, condition in conditions.items()
+    }
+
+
+async def _conditions_of(
+    transaction: AsyncConnection,
+    store_uid: str,
+    *,
+    user_ids: Collection[str],
+    anonymous_ids: Collection[str],
+    users: Collection[bytes],
+    browsers: Collection[bytes],
+) -> dict[Table, ColumnElement[bool]]:
+    """Which rows of each table are about a person."""
     subjects = sorted({*users, *browsers})
     event = recorded_events.c
     of_store = event.store_uid == store_uid
@@ -169,10 +263,7 @@ async def count_subject(
         # On a device that others use too, what is left are their hits and sessions.
         for table in (hits, sessions):
             counts[table] = (table.c.store_uid == store_uid) & table.c.subject.in_(sorted(browsers))
-    return {
-        table.name: await _count(transaction, table, condition)
-        for table, condition in counts.items()
-    }
+    return counts
 
 
 async def _count(transaction: AsyncConnection, table: Table, condition: ColumnElement[bool]) -> int:

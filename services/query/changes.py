@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.db import Database
-from services.query import change_repository, repository
-from services.query.amendments import Amendment, amend
+from services.query import change_repository, figures, repository
+from services.query.amendments import Amendment, amend, rename_orders
+from services.query.payload import text_in
 from services.query.projection import (
+    Fact,
     RecordedEvent,
     fact_of,
+    is_expired,
     position_of,
     recorded_event,
 )
@@ -91,12 +98,54 @@ class ChangeFollower:
         changed = [event for event in events.values() if event.id in listed]
         changed.sort(key=lambda event: event.id)
         await change_repository.overwrite_listed(transaction, changed)
-        amendments = [
-            Amendment(fact_of(listed[event.id]), fact_of(event))
-            for event in changed
-            if listed[event.id] != event
-        ]
+        amendments: list[Amendment] = []
+        expired: list[Fact] = []
+        for event in changed:
+            old = listed[event.id]
+            if old == event:
+                continue
+            new = fact_of(event)
+            if is_expired(event) and not is_expired(old):
+                # Its figures stay as they are, but for the id of an order.
+                new = fact_of(_with_order_of(old, new))
+                expired.append(new)
+            amendments.append(Amendment(fact_of(old), new))
         for generation, position in sorted(positions.items()):
             counted = [one for one in amendments if position_of(one.new.event) <= position]
             if counted:
                 await amend(transaction, generation, counted)
+            # It won't count what is carried when it comes there.
+            early = [fact for fact in expired if position_of(fact.event) > position]
+            if early:
+                await figures.add_facts(transaction, generation, early)
+        if amendments:
+            await rename_orders(transaction, change_repository.CARRIED, amendments)
+        if expired:
+            await figures.add_facts(transaction, change_repository.CARRIED, expired)
+            await change_repository.add_carried(transaction, [one.event.id for one in expired])
+
+
+async def without_carried(transaction: AsyncConnection, facts: Sequence[Fact]) -> list[Fact]:
+    """The facts less what is left of events whose figures are carried over."""
+    expired = [fact.event.id for fact in facts if is_expired(fact.event)]
+    if not expired:
+        return list(facts)
+    carried = await change_repository.find_carried(transaction, expired)
+    return [fact for fact in facts if fact.event.id not in carried]
+
+
+def _with_order_of(old: RecordedEvent, new: Fact) -> RecordedEvent:
+    """The event as it was, with the order and the refund that the new one names."""
+    given = {
+        name: text
+        for name in ("order_id", "refund_id")
+        if (text := text_in(new.payload.properties, name))
+    }
+    if not given:
+        return old
+    members = msgspec.json.decode(old.payload, type=dict[str, msgspec.Raw])
+    properties = msgspec.json.decode(members["properties"], type=dict[str, msgspec.Raw])
+    for name, text in given.items():
+        properties[name] = msgspec.Raw(msgspec.json.encode(text))
+    members["properties"] = msgspec.Raw(msgspec.json.encode(properties))
+    return replace(old, payload=msgspec.json.encode(members))

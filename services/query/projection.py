@@ -114,6 +114,12 @@ def recorded_event(event: Event, *, shard: int) -> RecordedEvent:
     )
 
 
+def is_expired(event: RecordedEvent) -> bool:
+    """Whether this is what is left of an event that its store keeps no longer."""
+    nobody = not event.user_id and not event.anonymous_id  # No sender can say so.
+    return nobody and b'"expired":true' in event.payload
+
+
 def fact_of(event: RecordedEvent) -> Fact:
     """What the event says."""
     return Fact(

@@ -12,7 +12,7 @@ from prometheus_client import Counter, Gauge
 from common.db import Database
 from common.log import describe_failure
 from services.query import figures, repository
-from services.query.changes import ChangeFollower
+from services.query.changes import ChangeFollower, without_carried
 from services.query.freshness import Cursor, Sightings, later
 from services.query.projection import LogDisorder, Projection, fold
 from shoptrail.ingest.v1 import ingest_pb2, ingest_pb2_grpc
@@ -209,7 +209,8 @@ class Projector:
             if state in (repository.LIVE, repository.BUILDING):
                 if not await repository.move_cursor(transaction, generation, old, new):
                     raise _Overtaken
-                await figures.add_facts(transaction, generation, projection.facts)
+                facts = await without_carried(transaction, projection.facts)
+                await figures.add_facts(transaction, generation, facts)
                 events = projection.events
                 if state == repository.BUILDING:
                     # The listing, of which there is one, has those before already.

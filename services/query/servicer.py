@@ -16,7 +16,7 @@ from common.db import Database
 from common.errors import InvalidRequest, WrongState
 from common.interceptors.wrap import Context
 from common.page_token import PageTokens, read_page_size
-from services.query import report_rows, repository
+from services.query import change_repository, report_rows, repository
 from services.query.columns import EventColumns, Scope, Step
 from services.query.freshness import Cursor, Sightings
 from services.query.identities import anonymous_subject, user_subject
@@ -489,6 +489,8 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
     ) -> query_pb2.RebuildFiguresResponse:
         async with self._database.begin() as transaction:
             generation = await repository.begin_generation(transaction)
+            if generation is not None:
+                await change_repository.carry_over(transaction, generation)
         if generation is None:
             raise WrongState("The figures are being rebuilt already, or there are none yet.")
         return query_pb2.RebuildFiguresResponse(generation=generation)

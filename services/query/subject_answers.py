@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 
@@ -53,6 +54,12 @@ class SubjectAnswers:
         while await self._drop_replaced():
             if time.monotonic() >= until:
                 return query_pb2.EraseSubjectResponse(done=False)
+        async with self._database.begin() as transaction:
+            live = await repository.find_live_generation(transaction)
+            await repository.lock_generation(transaction, live)
+            await change_repository.forget_subject(
+                transaction, request.store_uid, **_ids_of(request.subject)
+            )
         left = await self._count(request.store_uid, request.subject)
         return query_pb2.EraseSubjectResponse(done=not any(left.values()), left=_as_counts(left))
 
@@ -115,14 +122,17 @@ class SubjectAnswers:
 
     async def _count(self, store_uid: str, subject: subject_pb2.Subject) -> dict[str, int]:
         async with self._database.read() as snapshot:
-            return await change_repository.count_subject(
-                snapshot,
-                store_uid,
-                user_ids=subject.user_ids,
-                anonymous_ids=subject.anonymous_ids,
-                users=[user_subject(one) for one in subject.user_ids],
-                browsers=[anonymous_subject(one) for one in subject.anonymous_ids],
-            )
+            return await change_repository.count_subject(snapshot, store_uid, **_ids_of(subject))
+
+
+def _ids_of(subject: subject_pb2.Subject) -> dict[str, Any]:
+    """The person's ids, and what stands for them in the figures."""
+    return {
+        "user_ids": subject.user_ids,
+        "anonymous_ids": subject.anonymous_ids,
+        "users": [user_subject(one) for one in subject.user_ids],
+        "browsers": [anonymous_subject(one) for one in subject.anonymous_ids],
+    }
 
 
 def _check(store_uid: str, subject: subject_pb2.Subject) -> None:

@@ -267,6 +267,15 @@ listed_changes = Table(
     **TABLE_OPTIONS,
 )
 
+# Expired events of which the figures are held by generation 0, and so carried over into each new
+# one. What is left of them in the log is not counted again.
+carried_events = Table(
+    "carried_events",
+    metadata,
+    Column("event_id", BigInteger, primary_key=True, autoincrement=False),
+    **TABLE_OPTIONS,
+)
+
 # How far each copy of the listing is, in the columns of a replica. It says so now and then.
 column_copies = Table(
     "column_copies",

@@ -76,7 +76,7 @@ async def shop(databases: Databases, serving: Serving, tmp_path: Path) -> AsyncI
             sightings=sightings,
             longest_wait=timedelta(seconds=1),
         )
-        keeper = ColumnKeeper(opened["query"], columns, pause_seconds=0.05)
+        keeper = ColumnKeeper(opened["query"], columns)
         for running in (projector.run(), keeper.run()):
             stack.push_async_callback(stop_at_end(asyncio.create_task(running)))
         yield Shop(
