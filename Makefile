@@ -1,6 +1,7 @@
 PYTHON ?= python3
 PORT ?= 8080
 DB ?= sqlite
+FILE ?= shop.backup
 ARGS ?=
 
 VENV := .venv/bin
@@ -14,7 +15,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/python -m piptools com
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run protos access stubs lint breaking test drills bench bench-query wrk mariadb libfaketime browser lock clean
+.PHONY: help run backup restore protos access stubs lint breaking test drills bench bench-query wrk mariadb libfaketime browser lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help: ## Say what there is to make
@@ -22,6 +23,12 @@ help: ## Say what there is to make
 
 run: .venv/.local shoptrail/.built $(if $(filter mysql,$(DB)),mariadb) ## Run the whole mesh here; takes PORT=8080 and DB=sqlite or DB=mysql
 	@exec $(VENV)/python -m deploy.local --port $(PORT) --database $(DB)
+
+backup: .venv/.local shoptrail/.built ## Save all data of a mesh that is stopped; takes FILE=shop.backup and DB=
+	$(VENV)/python -m deploy.local.backup save $(FILE) --database $(DB)
+
+restore: .venv/.local shoptrail/.built ## Put a backup in the place of all data; who was erased since is erased again
+	$(VENV)/python -m deploy.local.backup restore $(FILE) --database $(DB)
 
 protos: shoptrail/.built ## Generate shoptrail/ from protos/
 

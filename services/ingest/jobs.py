@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.cron.job import Batch, Job, RunBatch
 from common.cron.trim_runs import trim_runs_job
+from services.ingest.erasing_again import erase_again
 from services.ingest.people_index import index_people
 from services.ingest.rejection_repository import trim
 from services.ingest.retention import expire_events
@@ -48,6 +49,12 @@ def ingest_jobs(digests: SubjectDigests) -> list[Job]:
             description="Lets new events be found by the people that they are about.",
             period=timedelta(minutes=1),
             run_batch=index_people(digests),
+        ),
+        Job(
+            name="erase-again",
+            description="Erases who was erased before, should a restored backup have them.",
+            period=timedelta(days=1),
+            run_batch=erase_again(digests),
         ),
         Job(
             name="expire-events",

@@ -111,8 +111,11 @@ class SubjectAnswers:
             )
             # Only a look at everything that finds nothing shows that nothing is left.
             clean = finished and erased.total() == before
-        async with self._database.read() as snapshot:
-            numbers = await repository.list_change_numbers(snapshot)
+        async with self._database.begin() as transaction:
+            if clean:
+                digests = set(self._digests.of_subject(parse_uid("sto", store_uid), subject))
+                await repository.mark_erased(transaction, store_uid, digests, now=self._now())
+            numbers = await repository.list_change_numbers(transaction)
         return ingest_pb2.EraseSubjectResponse(
             done=clean,
             erased=[

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, insert, select, tuple_, update
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -119,6 +119,7 @@ async def put_suppressions(
         return 0
     values = {
         "active": int(active),
+        "erase_time": None,
         "shard": shard,
         "revision": revision + 1,
         "change_time": now,
@@ -141,6 +142,35 @@ async def put_suppressions(
         .values(suppression_revision=revision + 1)
     )
     return len(changed)
+
+
+async def mark_erased(
+    transaction: AsyncConnection, store_uid: str, digests: Collection[bytes], *, now: datetime
+) -> None:
+    """Note that who is suppressed by these was erased too."""
+    column = suppressions.c
+    for some in _in_batches(sorted(digests)):
+        await transaction.execute(
+            update(suppressions)
+            .where(column.store_uid == store_uid, column.digest.in_(some), column.active == 1)
+            .values(erase_time=now)
+        )
+
+
+async def list_erased(
+    transaction: AsyncConnection, *, after: tuple[str, bytes] | None, limit: int
+) -> list[tuple[str, bytes]]:
+    """Stores and digests of who was erased, in order."""
+    column = suppressions.c
+    statement = (
+        select(column.store_uid, column.digest)
+        .where(column.erase_time.is_not(None), column.active == 1)
+        .order_by(column.store_uid, column.digest)
+        .limit(limit)
+    )
+    if after is not None:
+        statement = statement.where(tuple_(column.store_uid, column.digest) > tuple_(*after))
+    return [(row[0], bytes(row[1])) for row in await transaction.execute(statement)]
 
 
 async def purge_lifted(transaction: AsyncConnection, *, before: datetime, limit: int) -> int:

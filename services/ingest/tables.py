@@ -117,6 +117,9 @@ suppressions = Table(
     Column("shard", Integer, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("change_time", Timestamp(), nullable=False),
+    # When the person was erased, if they were: they are erased again should a backup that is
+    # restored bring them back.
+    Column("erase_time", Timestamp(), nullable=True),
     Index("ix_suppressions_by_revision", "shard", "revision"),
     **TABLE_OPTIONS,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from common.client import open_channel
+from common.db import Database
 from common.page_token import PageTokens
 from common.tls import Certificates
 from services.ingest import servicer as ingest_room
@@ -40,6 +41,17 @@ async def shop(databases: Databases, serving: Serving, tmp_path: Path) -> AsyncI
             name: await stack.enter_async_context(databases(name))
             for name in ("ingest", "query", "maintenance")
         }
+        yield await stack.enter_async_context(
+            open_shop(opened, serving, tmp_path / "columns.duckdb")
+        )
+
+
+@asynccontextmanager
+async def open_shop(
+    opened: dict[str, Database], serving: Serving, columns_path: Path
+) -> AsyncIterator[Shop]:
+    """A shop over databases, with Ingest and Query at work."""
+    async with AsyncExitStack() as stack:
         async with opened["ingest"].begin() as transaction:
             await add_heads(transaction, shard_count=SHARDS)
         page_tokens = PageTokens(bytes(32))
@@ -51,7 +63,7 @@ async def shop(databases: Databases, serving: Serving, tmp_path: Path) -> AsyncI
             page_tokens=page_tokens,
             subject_digests=SubjectDigests(bytes(32)),
         )
-        columns = DuckColumns(tmp_path / "columns.duckdb")
+        columns = DuckColumns(columns_path)
         stack.push_async_callback(columns.close)
         sightings = Sightings()
         query = query_room.QueryServicer(
