@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.cron.job import Batch, Job, RunBatch
 from common.cron.trim_runs import trim_runs_job
+from services.ingest.checking import check_log_job
 from services.ingest.erasing_again import erase_again
 from services.ingest.people_index import index_people
 from services.ingest.rejection_repository import trim
@@ -68,6 +69,7 @@ def ingest_jobs(digests: SubjectDigests) -> list[Job]:
             period=timedelta(hours=1),
             run_batch=_purge_lifted_suppressions,
         ),
+        check_log_job(),
         trim_runs_job(),
     ]
 

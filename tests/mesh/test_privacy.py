@@ -73,6 +73,17 @@ class Launched:
             )
         return answer.text
 
+    async def backup(self, what: str, file: Path) -> bytes:
+        """What the command says that saves and restores."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "deploy.local.backup", what, str(file), "--directory", str(self.directory)),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        told, _ = await process.communicate()
+        assert process.returncode == 0
+        return told
+
     def files_with(self, *planted: str) -> list[str]:
         """The files below the directory that have one of these texts."""
         return [
@@ -145,3 +156,9 @@ async def test_what_is_erased_over_http_is_in_no_file_any_more(launched: Launche
     await launched.stop()
 
     assert launched.files_with(*PLANTED) == []
+    backup = launched.directory.parent / "shop.backup"
+    saved, restored = (
+        await launched.backup("save", backup),
+        await launched.backup("restore", backup),
+    )
+    assert saved == restored
