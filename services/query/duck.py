@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -137,12 +137,10 @@ class DuckColumns:
         ]
 
     async def add(self, cursor: Cursor, facts: Sequence[Fact]) -> None:
-        async with self._writing:
-            await asyncio.to_thread(self._add, cursor, facts)
+        await self._write(self._add, cursor, facts)
 
     async def amend(self, shard: int, change_number: int, facts: Sequence[Fact]) -> None:
-        async with self._writing:
-            await asyncio.to_thread(self._amend, shard, change_number, facts)
+        await self._write(self._amend, shard, change_number, facts)
 
     async def funnel(
         self,
@@ -340,6 +338,15 @@ class DuckColumns:
     async def close(self) -> None:
         async with self._writing:
             self._connection.close()
+
+    async def _write(self, work: Callable[..., None], *arguments: Any) -> None:
+        async with self._writing:
+            running = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+            try:
+                await asyncio.shield(running)
+            except asyncio.CancelledError:
+                await asyncio.wait([running])  # The thread goes on with the connection.
+                raise
 
     async def _question(self, scope: Scope) -> _Question:
         pairs = await self._ask(

@@ -57,7 +57,12 @@ def alias(previous: str, user: str) -> bytes:
 
 
 async def send(ingest: Stub, *payloads: bytes, store_uid: str = STORE) -> list[int]:
-    return verdicts(await ingest.Append(batch(*payloads, store_uid=store_uid), timeout=10))
+    while True:
+        try:
+            return verdicts(await ingest.Append(batch(*payloads, store_uid=store_uid), timeout=10))
+        except grpc.aio.AioRpcError as error:
+            # On a machine with much to do a lock may take too long; senders then try again.
+            assert error.code() is grpc.StatusCode.ABORTED
 
 
 async def resolve(maintenance: Stub, **ids: list[str]) -> Subject:
