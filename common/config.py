@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import BeforeValidator, SecretBytes, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretBytes, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _KEY_BYTES = 32
@@ -37,11 +37,24 @@ class TlsConfig(BaseSettings):
     """A PEM file, the certificates of the authority that signed every process's certificate."""
 
 
-class ProcessConfig(TlsConfig):
+class TracingConfig(BaseSettings):
+    """Where traces go."""
+
+    traces_endpoint: str = ""
+    """The URL of a collector that takes OTLP over gRPC, such as `http://127.0.0.1:4317`; by
+    `https:` over TLS. If empty, no traces are made."""
+    traces_sampled: float = Field(default=0.01, ge=0, le=1)
+    """How many of the requests that nobody has decided about are traced."""
+
+
+class ProcessConfig(TlsConfig, TracingConfig):
     """What every process of the mesh needs to know."""
 
     listen_address: str
     """Host and port."""
+    behind_proxy: bool = False
+    """Whether the addresses of services are those of this process's own Envoy, which shows this
+    process's certificate, checks the service's, and repeats what fails."""
     drain_seconds: float = 5.0
     """How long to serve on after the news that the process stops: two health checks of Envoy."""
     grace_seconds: float = 5.0

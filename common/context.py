@@ -11,6 +11,8 @@ KEY_UID = "x-key-uid"
 KEY_STORE_UID = "x-key-store-uid"
 KEY_SCOPES = "x-key-scopes"
 CLIENT_NETWORK = "x-client-network"
+# What Envoy says of the certificate that it was shown.
+FORWARDED_CERTIFICATE = "x-forwarded-client-cert"
 
 GATEWAY = "gateway"
 """The identity that calls on behalf of keys: what it says of them is believed."""

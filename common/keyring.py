@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import grpc
 
@@ -55,7 +56,7 @@ _NO_HEADERS: Mapping[bytes, bytes] = {}
 _PRODUCT = re.compile(rb"[A-Za-z][A-Za-z0-9_.-]{0,40}/[A-Za-z0-9_.+-]{1,22}")
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class _Use:
     """How a key was used, since the last report and before; times by the monotonic clock."""
 
@@ -81,6 +82,7 @@ class _Known:
     """Up to which revision this holds."""
     allowed_origins: Sequence[str] = ()
     successor_text: str = ""
+    session_epoch: int = 0
     use: _Use = field(default_factory=_Use)
     admitted: bytes | None = None
     """The origin that was last found to be allowed."""
@@ -117,6 +119,8 @@ class Keyring:
         self._valid: OrderedDict[bytes, _Known] = OrderedDict()
         self._invalid: OrderedDict[bytes, _Known] = OrderedDict()
         self._asking: dict[bytes, asyncio.Task[_Known]] = {}
+        # By the uids of keys: one may be held by its text and by its sessions.
+        self._uses: WeakValueDictionary[str, _Use] = WeakValueDictionary()
         self._position: int | None = None
 
     async def verify(self, text: str, headers: Mapping[bytes, bytes] = _NO_HEADERS) -> Key:
@@ -132,7 +136,7 @@ class Keyring:
         monotonic = self._monotonic()
         known = self._valid.get(digest)
         if known is None or known.fresh_until <= monotonic:
-            known = await self._find(digest, text)
+            known = await self._find(digest, keys_pb2.VerifyKeyRequest(text=text))
         key = known.key
         if key is None or (known.expire_time and known.expire_time <= self._now()):
             raise KeyNotValid
@@ -144,12 +148,27 @@ class Keyring:
         use.agent = headers.get(b"user-agent", b"")
         return key
 
+    async def verify_session(self, key_uid: str, agent: bytes = b"") -> tuple[Key, int]:
+        """The key of this uid, which opened a session, and how often its sessions were ended.
+
+        Raises as `verify` does, but for what concerns origins: who presents a session must
+        have found out that it comes from pages of ours.
+        """
+        request = keys_pb2.VerifyKeyRequest(key_uid=key_uid)
+        known = await self._find(_digest_of_session(key_uid), request)
+        key = known.key
+        if key is None or (known.expire_time and known.expire_time <= self._now()):
+            raise KeyNotValid
+        known.use.at = self._monotonic()
+        known.use.agent = agent
+        return key, known.session_epoch
+
     async def find_successor(self, text: str) -> str:
         """The text of the key that was made in place of a publishable one; empty if none was.
 
         Raises as `verify` does.
         """
-        known = await self._find(_digest_of(text), text)
+        known = await self._find(_digest_of(text), keys_pb2.VerifyKeyRequest(text=text))
         if known.key is None:
             raise KeyNotValid
         return known.successor_text
@@ -166,11 +185,12 @@ class Keyring:
 
     async def report_uses(self) -> None:
         """Tell Keys which keys were used since the last time."""
-        used = [
-            known
+        by_use = {
+            known.use: known
             for known in self._valid.values()
             if known.key and max(known.use.at, known.use.exposed_at) > known.use.reported_until
-        ]
+        }
+        used = list(by_use.values())
         for start in range(0, len(used), _USES_A_CALL):
             some = used[start : start + _USES_A_CALL]
             until = self._monotonic()
@@ -179,13 +199,13 @@ class Keyring:
             for known in some:
                 known.use.reported_until = until
 
-    async def _find(self, digest: bytes, text: str) -> _Known:
+    async def _find(self, digest: bytes, request: keys_pb2.VerifyKeyRequest) -> _Known:
         now = self._monotonic()
         for remembered in (self._valid, self._invalid):
             known = remembered.get(digest)
             if known is not None and known.fresh_until > now:
                 return known
-        return await self._ask_once(digest, text)
+        return await self._ask_once(digest, request)
 
     def _check_origin(
         self, known: _Known, key: Key, origin: bytes | None, headers: Mapping[bytes, bytes]
@@ -203,24 +223,22 @@ class Keyring:
             known.admitted = source
         known.use.origin = source
 
-    async def _ask_once(self, digest: bytes, text: str) -> _Known:
+    async def _ask_once(self, digest: bytes, request: keys_pb2.VerifyKeyRequest) -> _Known:
         asking = self._asking.get(digest)
         if asking is None:
             if len(self._asking) >= _MAX_ASKING:
                 raise Overloaded
-            asking = asyncio.create_task(self._ask(digest, text))
+            asking = asyncio.create_task(self._ask(digest, request))
             self._asking[digest] = asking
             asking.add_done_callback(lambda _: self._asking.pop(digest))
         # One request that is given up must not take the others' answer along.
         return await asyncio.shield(asking)
 
-    async def _ask(self, digest: bytes, text: str) -> _Known:
+    async def _ask(self, digest: bytes, request: keys_pb2.VerifyKeyRequest) -> _Known:
         for _ in range(_MOST_ASKED):
             asked_at = self._monotonic()
             try:
-                answer = await self._keys.VerifyKey(
-                    keys_pb2.VerifyKeyRequest(text=text), timeout=_ASK_SECONDS
-                )
+                answer = await self._keys.VerifyKey(request, timeout=_ASK_SECONDS)
             except grpc.aio.AioRpcError:
                 return self._make_do(digest)
             if answer.position >= (self._position or 0):
@@ -232,6 +250,8 @@ class Keyring:
         self._invalid.pop(digest, None)
         if former is not None:
             known.use = former.use
+        if known.key is not None:
+            known.use = self._uses.setdefault(known.key.uid, known.use)
         remembered = self._invalid if known.key is None else self._valid
         remembered[digest] = known
         if len(remembered) > self._max_remembered:
@@ -267,6 +287,7 @@ class Keyring:
             position=answer.position,
             allowed_origins=tuple(key.allowed_origins),
             successor_text=answer.successor_text,
+            session_epoch=answer.session_epoch,
         )
 
     async def _follow_revisions(self) -> None:
@@ -315,10 +336,17 @@ class Keyring:
 
 @asynccontextmanager
 async def keeping_keys(
-    config: KeyringConfig, certificates: Certificates, *, report_seconds: float = 10.0
+    config: KeyringConfig,
+    certificates: Certificates,
+    *,
+    proxy: str = "",
+    report_seconds: float = 10.0,
 ) -> AsyncIterator[Keyring]:
-    """A keyring that follows Keys for the block, also while Keys is away."""
-    channel = open_channel(config.keys_address, _KEYS, "keys", certificates)
+    """A keyring that follows Keys for the block, also while Keys is away.
+
+    `proxy` is as of `open_channel`.
+    """
+    channel = open_channel(config.keys_address, _KEYS, "keys", certificates, proxy=proxy)
     keyring = Keyring(
         keys_pb2_grpc.KeysStub(channel),
         stale_seconds=config.keys_stale_seconds,
@@ -353,6 +381,11 @@ def _digest_of(text: str) -> bytes:
     if len(text) > _MAX_TEXT_LENGTH or not text.isascii():
         raise KeyNotValid
     return blake2b(text.encode()).digest()  # A third of SHA-256's time on such a short text.
+
+
+def _digest_of_session(key_uid: str) -> bytes:
+    """What a session's key is remembered by, which is no text's hash."""
+    return blake2b(key_uid.encode(), person=b"session").digest()
 
 
 def _name_of(origin: bytes) -> str:

@@ -13,6 +13,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from common.tracing import TracedRedis, tracing
+
 log = logging.getLogger(__name__)
 
 # `SET NX` would not do: where its answer is lost and the client repeats it, it finds
@@ -35,7 +37,7 @@ class MutexLost(Exception):
 
 def open_redis(url: str) -> Redis:
     """A client that fails within a second, and once, so that its caller decides about retries."""
-    client: Redis = Redis.from_url(
+    client: Redis = (TracedRedis if tracing() else Redis).from_url(
         url,
         socket_timeout=1.0,
         socket_connect_timeout=1.0,

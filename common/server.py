@@ -19,6 +19,7 @@ from common.interceptors.errors import ErrorInterceptor
 from common.interceptors.observe import ObserveInterceptor
 from common.interceptors.request_context import RequestContextInterceptor
 from common.tls import Certificates, read_certificates
+from common.tracing import TraceInterceptor, tracing
 
 log = logging.getLogger(__name__)
 
@@ -26,17 +27,23 @@ log = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 12 * 1024 * 1024
 
 
-def build_server(services: Sequence[str], *, verify: VerifyKey = refuse_keys) -> grpc.aio.Server:
+def build_server(
+    services: Sequence[str], *, proxy: str = "", verify: VerifyKey = refuse_keys
+) -> grpc.aio.Server:
     """A server with everything that is the same in each service.
 
-    `services` are the full names of what it will serve; `verify` tells keys that callers
-    show themselves. Raises `ValueError` if one of their RPCs has no access rule. Must be
+    `services` are the full names of what it will serve. `proxy` is the identity that is
+    believed when it says for whom it calls: the service's own, which its own Envoy has too.
+    If empty, nobody is. `verify` tells keys that callers show themselves. Raises
+    `ValueError` if one of the RPCs has no access rule. Must be
     made inside the running loop.
     """
+    traced = [TraceInterceptor()] if tracing() else []
     return grpc.aio.server(
         # Outermost first: each sees what the ones after it made of the call.
         interceptors=[
-            RequestContextInterceptor(),
+            *traced,
+            RequestContextInterceptor(proxy=proxy),
             ObserveInterceptor(),
             ErrorInterceptor(),
             AccessInterceptor(rules_of(services), verify),

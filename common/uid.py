@@ -4,7 +4,7 @@ The text form is TypeID's (https://github.com/jetify-com/typeid/tree/main/spec):
 128 bits in 26 letters of Crockford's base 32, most significant first.
 """
 
-from base64 import b32decode, b32encode
+from base64 import b32encode
 from functools import lru_cache
 
 import uuid_utils
@@ -12,7 +12,7 @@ import uuid_utils
 _RFC4648 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _CROCKFORD = b"0123456789abcdefghjkmnpqrstvwxyz"
 _TO_CROCKFORD = bytes.maketrans(_RFC4648, _CROCKFORD)
-_FROM_CROCKFORD = bytes.maketrans(_CROCKFORD, _RFC4648)
+_TO_DIGITS = bytes.maketrans(_CROCKFORD, b"0123456789abcdefghijklmnopqrstuv")
 _LETTERS = frozenset(_CROCKFORD.decode())
 _SUFFIX_LENGTH = 26
 
@@ -37,12 +37,18 @@ def format_uid(prefix: str, uuid: bytes) -> str:
 @lru_cache(maxsize=16_384)  # Tables bind the same few stores again and again.
 def parse_uid(prefix: str, text: str) -> bytes:
     """The 16 bytes of an id; raises `ValueError` if the text is no id of this kind."""
+    return parse_new_uid(prefix, text)
+
+
+def parse_new_uid(prefix: str, text: str) -> bytes:
+    """As `parse_uid`, of an id that won't come again soon and so isn't worth remembering."""
     found, _, suffix = text.rpartition("_")
     if found != prefix or len(suffix) != _SUFFIX_LENGTH or not _LETTERS.issuperset(suffix):
         raise ValueError(f"not an id of the kind {prefix}_")
     if suffix[0] > "7":
         raise ValueError("more than 128 bits")
-    return b32decode(b"AAAAAA" + suffix.encode().translate(_FROM_CROCKFORD))[4:]
+    # Python's own `b32decode` takes three times as long.
+    return int(suffix.encode().translate(_TO_DIGITS), 32).to_bytes(16, "big")
 
 
 def is_uid(prefix: str, text: str) -> bool:

@@ -16,6 +16,7 @@ from common.config import read_config
 from common.log import start_logging
 from common.server import told_to_stop
 from common.tls import read_certificates
+from common.tracing import TracedApplication, traces, tracing
 from gateway.app import build_gateway
 from gateway.config import GatewayConfig
 from gateway.http_server import serve_http
@@ -29,10 +30,17 @@ async def main() -> None:
     start_logging("gateway", config.log_level)
     certificates = read_certificates(config)
     async with AsyncExitStack() as stack:
+        stack.enter_context(traces("gateway", config))
         channels = {}
         for name, address in config.service_addresses().items():
             service = f"shoptrail.{name}.v1.{name.capitalize()}"
-            channels[name] = open_channel(address, service, name, certificates)
+            channels[name] = open_channel(
+                address,
+                service,
+                name,
+                certificates,
+                proxy="gateway" if config.behind_proxy else "",
+            )
             stack.push_async_callback(channels[name].close)
         readiness = Readiness(channels)
         gateway = build_gateway(
@@ -48,7 +56,7 @@ async def main() -> None:
         staying_current = asyncio.create_task(gateway.stay_current())
         stack.callback(staying_current.cancel)
         async with serve_http(
-            gateway,
+            TracedApplication(gateway) if tracing() else gateway,
             config.listen_address,
             grace_seconds=config.grace_seconds,
             head_seconds=config.head_seconds,

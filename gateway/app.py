@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import http
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
@@ -24,8 +26,11 @@ from common.uid import new_uid
 from gateway.body import SenderGoneError
 from gateway.coalescer import Coalescer
 from gateway.config import Settings
+from gateway.dashboard import dashboard_routes
+from gateway.demo_shop import demo_routes
 from gateway.errors import error_response, reason_of, to_failure
 from gateway.exchange import GPC_PATH, Headers, Receive, Request, Response, Route, Send
+from gateway.live import LIVE_PATTERN, LiveRoute
 from gateway.metrics import Metrics
 from gateway.openapi import describe_api
 from gateway.pixel import pixel_routes
@@ -36,6 +41,9 @@ from gateway.sdk_files import file_routes
 from gateway.sdk_settings import SETTINGS_PATTERN, SOURCE_CONFIG_PATH, SdkSettings
 from gateway.segment import Segment, is_segment_path, segment_error
 from gateway.senders import Senders
+from gateway.session_routes import SessionRoutes
+from gateway.sessions import Sessions
+from gateway.storefront_files import script_routes
 from gateway.transcoding import Transcoder
 from shoptrail.ingest.v1.ingest_pb2_grpc import IngestStub
 from shoptrail.keys.v1.keys_pb2_grpc import KeysStub
@@ -110,7 +118,7 @@ class Gateway:
     def __init__(
         self,
         *,
-        segment: Mapping[str, Route],
+        posted: Mapping[str, Route],
         fixed: Mapping[str, Route],
         matched: Sequence[tuple[re.Pattern[str], Route]],
         transcoder: Transcoder,
@@ -119,11 +127,11 @@ class Gateway:
         metrics: Metrics,
         body_seconds: float,
     ) -> None:
-        """`segment` takes `POST`, the next two `GET`: `fixed` by exact path, `matched` by pattern.
+        """`posted` takes `POST`, the next two `GET`: `fixed` by exact path, `matched` by pattern.
 
         A body may take `body_seconds`.
         """
-        self._segment = segment
+        self._posted = posted
         self._fixed = fixed
         self._matched = matched
         self._body_seconds = body_seconds
@@ -162,6 +170,7 @@ class Gateway:
             else f"{self._request_ids}-{next(self._request_count)}",
         )
         route, variables = self._find(request)
+        scope["route"] = route.name
         try:
             response = await route.answer(request, variables)
         except SenderGoneError:
@@ -189,7 +198,7 @@ class Gateway:
 
     def _find(self, request: Request) -> tuple[Route, Mapping[str, str]]:
         path = request.path
-        if request.method == "POST" and (route := self._segment.get(path)):
+        if request.method == "POST" and (route := self._posted.get(path)):
             return route, _NO_VARIABLES
         if request.method == "OPTIONS":
             return _PREFLIGHT_ROUTE, _NO_VARIABLES
@@ -213,12 +222,34 @@ class Gateway:
             *_EVERY_ANSWER,
             *response.headers,
         ]
-        if response.status == http.HTTPStatus.NO_CONTENT:
+        if response.status in (http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED):
             del headers[:2]
+        if response.chunks is not None:
+            del headers[1]
         if self._readiness.draining:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        if response.chunks is not None:
+            await _send_chunks(response.chunks, request, send)
         await send({"type": "http.response.body", "body": response.body})
+
+
+async def _send_chunks(chunks: AsyncGenerator[bytes], request: Request, send: Send) -> None:
+    """Send what comes until there is no more, or nobody who reads it."""
+    gone = asyncio.create_task(_wait_until_gone(request.receive))
+    try:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                if gone.done():
+                    break
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    finally:
+        gone.cancel()
+
+
+async def _wait_until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def build_gateway(
@@ -255,8 +286,19 @@ def build_gateway(
         ),
         now=now,
     )
+    sessions = Sessions(
+        keyring,
+        senders,
+        secret=settings.session_key.get_secret_value(),
+        hours=settings.session_hours,
+        public_url=settings.public_url,
+        now=now,
+    )
+    session_routes = SessionRoutes(sessions, channels["keys"], senders)
+    pages, assets = dashboard_routes(settings.dashboard_directory)
     sdk_settings = SdkSettings(segment, senders, settings.public_url)
     source_config = sdk_settings.source_config_route()
+    transcoder = Transcoder(channels, sessions, senders)
     description = Response(200, msgspec.json.encode(describe_api()))
     plain = [
         PlainRoute("/healthz", lambda: Response(200, b'{"alive":true}')),
@@ -266,18 +308,24 @@ def build_gateway(
         PlainRoute(GPC_PATH, lambda: _GPC_SUPPORT),
     ]
     return Gateway(
-        segment=segment.routes(),
+        posted={**segment.routes(), **session_routes.posted()},
         fixed={
+            **pages,
+            **session_routes.got(),
             **{route.name: route for route in plain},
             RECEIPT_KEYS_PATH: ReceiptKeysRoute(PrivacyStub(channels["maintenance"])),
             **pixel_routes(segment, now),
+            **script_routes(),
             **{f"{SOURCE_CONFIG_PATH}{slash}": source_config for slash in ("", "/")},
         },
         matched=[
             (SETTINGS_PATTERN, sdk_settings.route()),
             *file_routes(settings.analytics_js_directory),
+            *assets,
+            (LIVE_PATTERN, LiveRoute(channels, sessions, senders, readiness)),
+            *demo_routes(settings.demo_shop, transcoder),
         ],
-        transcoder=Transcoder(channels, keyring, senders),
+        transcoder=transcoder,
         keyring=keyring,
         readiness=readiness,
         metrics=metrics,

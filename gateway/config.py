@@ -1,5 +1,7 @@
 """What the gateway needs to know, from `GATEWAY_…` in the environment."""
 
+import os
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
@@ -12,13 +14,18 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from common.config import ProcessConfig
+from common.config import ProcessConfig, SecretKey
 
 
 def _split(listed: Any) -> Any:
     if isinstance(listed, str):
         return [part.strip() for part in listed.split(",") if part.strip()]
     return listed
+
+
+def _make_key() -> Any:
+    """A key as it would stand in the environment."""
+    return os.urandom(32).hex()
 
 
 class Settings(BaseModel):
@@ -32,10 +39,21 @@ class Settings(BaseModel):
     """Where browsers find the gateway. If empty, where they just found it."""
     analytics_js_directory: DirectoryPath | None = None
     """`dist/umd` of `@segment/analytics-next`, for pages that load it by Segment's snippet."""
+    demo_shop: Path | None = None
+    """A file with the keys of the store whose demo shop stands at `/demo`. If unset, none does."""
     key_events_per_second: NonNegativeFloat = 50_000.0
     """How many events a key may send to this process, for ever. 0 is no limit."""
     key_event_burst: NonNegativeFloat = 500_000.0
     """How many it may send at once."""
+    session_key: SecretKey = Field(default_factory=_make_key, validate_default=True)
+    """64 hex digits: the key that seals the dashboard's sessions, the same on all replicas.
+
+    If unset, one that ends with this process, and all sessions with it.
+    """
+    session_hours: float = Field(default=12.0, gt=0, le=24 * 31)
+    """How long a session lasts."""
+    dashboard_directory: Path = Path(__file__).parent / "web" / "dashboard" / "dist"
+    """What `make web-dashboard` built."""
     head_seconds: float = Field(default=10.0, gt=0)
     """How long the head of a request may take."""
     body_seconds: float = Field(default=30.0, gt=0)

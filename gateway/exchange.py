@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,6 +51,8 @@ class Response:
     headers: Headers = ()
     caching: bytes = b"no-store"
     """Who may keep it how long, as `Cache-Control` says it."""
+    chunks: AsyncGenerator[bytes] | None = None
+    """If set, the body goes on with these, as they come."""
 
 
 class Route(Protocol):

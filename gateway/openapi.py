@@ -1,12 +1,17 @@
-"""Describes the HTTP side as OpenAPI 3.1: from the protos and their comments, Segment's by hand."""
+"""Describes the HTTP side as OpenAPI 3.1: from the protos and their comments, Segment's by hand.
+
+`python -m gateway.openapi` writes it, for what is generated from it.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
 
+import msgspec
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import (
     Descriptor,
@@ -18,14 +23,19 @@ from google.protobuf.descriptor import (
 from common.access import rule_of
 from gateway.envelope import MAX_EVENTS
 from gateway.exchange import GPC_PATH
+from gateway.live import LIVE_PATH
 from gateway.pixel import PIXEL_PATHS
 from gateway.sdk_settings import SETTINGS_PATH, SOURCE_CONFIG_PATH
 from gateway.segment import BATCH_PATHS, DROPPED_PATH, EVENT_PATHS
+from gateway.session_routes import END_ALL_PATH, END_PATH, SESSION_PATH
+from gateway.sessions import HEADER
 from gateway.transcoding import (
+    CONTENT_TYPE,
     DURATION,
     SERVICE_VARIABLE,
     TIMESTAMP,
     HttpMethod,
+    header_of,
     http_methods,
     is_json,
     is_large_integer,
@@ -118,6 +128,24 @@ _SEGMENT_ERROR: _Json = {
         "error": {"type": "string", "description": "The same."},
     },
 }
+_SESSION: _Json = {
+    "description": "A session of the dashboard.",
+    "type": "object",
+    "required": ["key_uid", "store_uid", "scopes", "expire_time"],
+    "properties": {
+        "key_uid": {"type": "string", "description": "The key that opened it."},
+        "store_uid": {"type": "string", "description": "The key's store; empty if it opens all."},
+        "scopes": {"type": "array", "items": {"type": "string"}},
+        "expire_time": {"type": "string", "format": "date-time"},
+    },
+}
+_COOKIE: _Json = {
+    "type": "apiKey",
+    "in": "cookie",
+    "name": "shoptrail_session",
+    "description": "Stands for the key that opened the session, wherever a key is taken but for"
+    " sending events. Over HTTPS the name begins with `__Host-`.",
+}
 _WRITE_KEY_PARAMETER: _Json = {
     "name": "writeKey",
     "in": "query",
@@ -144,6 +172,7 @@ def describe_api() -> _Json:
         "Error": _ERROR,
         "segment.Answer": _SEGMENT_ANSWER,
         "segment.Error": _SEGMENT_ERROR,
+        "gateway.Session": _SESSION,
     }
     paths: _Json = {}
     for path, operation in _describe_segment():
@@ -151,8 +180,15 @@ def describe_api() -> _Json:
     for method in http_methods():
         operation = _Described(comments, schemas).operation(method)
         paths.setdefault(method.template, {})[method.verb.lower()] = operation
-    for path, operation in (*_describe_pixels(), *_describe_sdk_settings(), *_describe_plain()):
+    for path, operation in (
+        *_describe_pixels(),
+        *_describe_sdk_settings(),
+        *_describe_live(),
+        *_describe_plain(),
+    ):
         paths[path] = {"get": operation}
+    for path, verb, operation in _describe_sessions():
+        paths.setdefault(path, {})[verb] = operation
     return {
         "openapi": "3.1.0",
         "info": {"title": "Shoptrail", "version": "1", "description": _ABOUT},
@@ -160,7 +196,7 @@ def describe_api() -> _Json:
         "paths": paths,
         "components": {
             "schemas": schemas,
-            "securitySchemes": {"bearer": _BEARER, "basic": _BASIC},
+            "securitySchemes": {"bearer": _BEARER, "basic": _BASIC, "session": _COOKIE},
         },
     }
 
@@ -183,7 +219,7 @@ class _Described:
             "x-scopes": scopes,
             "parameters": list(self._parameters(method)),
             "responses": {
-                "200": _content("The answer.", self._reference(rpc.output_type)),
+                "200": self._answer(method),
                 "default": _failure("Error"),
             },
         }
@@ -191,6 +227,27 @@ class _Described:
             body = self._object(rpc.input_type, without=method.variables)
             described["requestBody"] = {"content": {"application/json": {"schema": body}}}
         return described
+
+    def _answer(self, method: HttpMethod) -> _Json:
+        answer = method.rpc.output_type
+        if not method.response_body:
+            return _content("The answer.", self._reference(answer))
+        others = [
+            field
+            for field in answer.fields
+            if field.name not in (method.response_body, CONTENT_TYPE)
+        ]
+        return {
+            "description": self._comments[answer.fields_by_name[method.response_body].full_name],
+            "content": {"*/*": {}},
+            "headers": {
+                header_of(field.name): {
+                    "description": self._comments[field.full_name],
+                    "schema": self._schema_of_one(field),
+                }
+                for field in others
+            },
+        }
 
     def _summary(self, rpc: MethodDescriptor, scopes: list[str]) -> _Json:
         text = self._comments[rpc.full_name]
@@ -373,6 +430,69 @@ def _describe_sdk_settings() -> Iterator[tuple[str, _Json]]:
         )
 
 
+def _describe_sessions() -> Iterator[tuple[str, str, _Json]]:
+    cookie = {"description": "Keeps the session, or ends it.", "schema": {"type": "string"}}
+    for path, verb, summary, answer in (
+        (SESSION_PATH, "post", "Opens a session for a secret key", _ref("gateway.Session")),
+        (SESSION_PATH, "get", "Tells the session of whoever asks", _ref("gateway.Session")),
+        (END_PATH, "post", "Ends the session in this browser", {"type": "object"}),
+        (END_ALL_PATH, "post", "Ends all sessions of the key", {"type": "object"}),
+    ):
+        described: _Json = {
+            "operationId": f"Session_{verb}{path.removeprefix(SESSION_PATH).replace('-', '_')}",
+            "tags": ["Session"],
+            "summary": summary,
+            "description": "For the dashboard: its pages hold no key, but a cookie that stands for"
+            f" one. What changes something needs the header `{HEADER}`, which other sites' pages"
+            " can't send.",
+            "security": [{}] if path == END_PATH or verb == "post" else [{"session": []}],
+            "responses": {
+                "200": _content("The answer.", answer) | {"headers": {"Set-Cookie": cookie}},
+                "default": _failure("Error"),
+            },
+        }
+        if (path, verb) == (SESSION_PATH, "get"):
+            described["responses"]["204"] = {"description": "There is none, or it has ended."}
+        if (path, verb) == (SESSION_PATH, "post"):
+            key = {"key": {"type": "string", "description": "The text of a secret key."}}
+            schema = {"type": "object", "required": ["key"], "properties": key}
+            described["requestBody"] = {"content": {"application/json": {"schema": schema}}}
+        yield path, verb, described
+
+
+def _describe_live() -> Iterator[tuple[str, _Json]]:
+    token = {
+        "name": "page_token",
+        "in": "query",
+        "description": "The `id` of the last message that was seen. If empty, from now on.",
+        "schema": {"type": "string"},
+    }
+    yield (
+        LIVE_PATH,
+        {
+            "operationId": "Live",
+            "tags": ["Query"],
+            "summary": "Streams events as they are accepted or rejected",
+            "description": "Server-sent events, at least one a second. The data is JSON: a list"
+            " `accepted`, as `TailEvents` lists them, and a list `rejected`, as"
+            " `ListRejectedEvents` does. The key needs the scope `events:read`.",
+            "security": [{"bearer": ["events:read"]}, {"basic": ["events:read"]}],
+            "x-scopes": ["events:read"],
+            "parameters": [
+                {"name": "store_uid", "in": "path", "required": True, "schema": {"type": "string"}},
+                token,
+            ],
+            "responses": {
+                "200": {
+                    "description": "The stream.",
+                    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                },
+                "default": _failure("Error"),
+            },
+        },
+    )
+
+
 def _describe_plain() -> Iterator[tuple[str, _Json]]:
     for path, summary, content_type in (
         ("/healthz", "Says that the process is alive", "application/json"),
@@ -438,3 +558,7 @@ def _full_name_at(file: descriptor_pb2.FileDescriptorProto, path: list[int]) -> 
 
 def _unindent(comment: str) -> str:
     return "\n".join(line.removeprefix(" ") for line in comment.splitlines()).strip()
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(msgspec.json.encode(describe_api()))

@@ -25,13 +25,13 @@ from google.rpc import status_pb2
 
 from common.access import methods_of, path_of
 from common.context import CLIENT_NETWORK, KEY_SCOPES, KEY_STORE_UID, KEY_UID, REQUEST_ID, Key
-from common.errors import InvalidRequest, KeyMissing, RouteUnknown
-from common.keyring import Keyring
+from common.errors import InvalidRequest, RouteUnknown
 from common.network import network_of
 from gateway.body import read_body
 from gateway.errors import error_response
-from gateway.exchange import Request, Response, key_in_headers
+from gateway.exchange import Request, Response
 from gateway.senders import Senders
+from gateway.sessions import Sessions
 from shoptrail.access.v1 import access_pb2
 from shoptrail.ingest.v1 import ingest_pb2
 from shoptrail.keys.v1 import keys_pb2
@@ -50,6 +50,8 @@ SERVICES = tuple(
 )
 # The variable of Maintenance's paths that names a service instead of a field.
 SERVICE_VARIABLE = "service"
+# The field that says what the body is, where that is another field.
+CONTENT_TYPE = "content_type"
 
 TIMESTAMP = "google.protobuf.Timestamp"
 DURATION = "google.protobuf.Duration"
@@ -75,6 +77,8 @@ class HttpMethod:
     rpc: MethodDescriptor
     verb: str
     template: str
+    response_body: str = ""
+    """The field of the response that is the body; if empty, the body is all of it."""
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -94,21 +98,26 @@ def http_methods() -> Iterator[HttpMethod]:
             route = rpc.GetOptions().Extensions[access_pb2.http]
             verb = route.WhichOneof("pattern")
             if verb:
-                yield HttpMethod(rpc, verb=verb.upper(), template=getattr(route, verb))
+                yield HttpMethod(
+                    rpc,
+                    verb=verb.upper(),
+                    template=getattr(route, verb),
+                    response_body=route.response_body,
+                )
 
 
 class Transcoder:
     """Finds the RPC that serves a path."""
 
     def __init__(
-        self, channels: Mapping[str, grpc.aio.Channel], keyring: Keyring, senders: Senders
+        self, channels: Mapping[str, grpc.aio.Channel], sessions: Sessions, senders: Senders
     ) -> None:
         """`channels` are by the names that paths use: `ingest`, `query` and so on."""
         self._routes = [
             (
                 method.verb,
                 _pattern_of(method.template),
-                _TranscodedRoute(method, channels, keyring, senders),
+                _TranscodedRoute(method, channels, sessions, senders),
             )
             for method in http_methods()
         ]
@@ -126,13 +135,13 @@ class _TranscodedRoute:
         self,
         method: HttpMethod,
         channels: Mapping[str, grpc.aio.Channel],
-        keyring: Keyring,
+        sessions: Sessions,
         senders: Senders,
     ) -> None:
         self.name = method.template
         self.logged = True
         self._method = method
-        self._keyring = keyring
+        self._sessions = sessions
         self._senders = senders
         rpc = method.rpc
         self._request_class = GetMessageClass(rpc.input_type)
@@ -155,20 +164,15 @@ class _TranscodedRoute:
         service = fields.pop(SERVICE_VARIABLE, self._owner)
         if service not in self._calls:
             raise RouteUnknown
-        key_text = key_in_headers(request.headers)
-        if key_text is None:
-            raise KeyMissing
-        key = await self._keyring.verify(key_text, request.headers)
+        key = await self._sessions.find_key(request)
         message = await self._read(request, fields)
         answer = await self._calls[service](
             message,
             timeout=self._seconds,
-            metadata=(
-                (REQUEST_ID, request.request_id),
-                (CLIENT_NETWORK, network_of(self._senders.find_ip(request))),
-                *_metadata_of(key),
-            ),
+            metadata=metadata_of(key, request, self._senders),
         )
+        if self._method.response_body:
+            return _bare(answer, self._method.response_body)
         return Response(200, msgspec.json.encode(to_json(answer)))
 
     def refuse(self, failure: status_pb2.Status) -> Response:
@@ -197,6 +201,24 @@ class _TranscodedRoute:
         if wrong:
             raise InvalidRequest(wrong)
         return message
+
+
+def header_of(name: str) -> str:
+    """The header that holds a field where the body is another one."""
+    return name.replace("_", "-").title()
+
+
+def _bare(message: Message, body: str) -> Response:
+    """The answer whose body is a field of the message; the others are headers."""
+    headers = tuple(
+        (header_of(field.name).encode(), str(getattr(message, field.name)).encode())
+        for field in message.DESCRIPTOR.fields
+        if field.name not in (body, CONTENT_TYPE)
+    )
+    content_type: str = getattr(message, CONTENT_TYPE)
+    return Response(
+        200, getattr(message, body), content_type=content_type.encode(), headers=headers
+    )
 
 
 def to_json(message: Message) -> dict[str, Any]:
@@ -269,8 +291,11 @@ def _pattern_of(template: str) -> re.Pattern[str]:
     )
 
 
-def _metadata_of(key: Key) -> tuple[tuple[str, str], ...]:
+def metadata_of(key: Key, request: Request, senders: Senders) -> tuple[tuple[str, str], ...]:
+    """What a service is told of the key for which the gateway calls, and of the request."""
     return (
+        (REQUEST_ID, request.request_id),
+        (CLIENT_NETWORK, network_of(senders.find_ip(request))),
         (KEY_UID, key.uid),
         (KEY_STORE_UID, key.store_uid),
         (KEY_SCOPES, ",".join(sorted(key.scopes))),

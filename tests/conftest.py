@@ -142,11 +142,7 @@ def databases(
         database = open_database(server.url(service))
         yield database
         await database.dispose()
-        cleaner = open_database(server.migration_url(service))
-        async with cleaner.begin() as transaction:
-            for table in reversed(metadata_of(service).sorted_tables):
-                await transaction.execute(table.delete())
-        await cleaner.dispose()
+        await empty(server, service)
 
     return on_mariadb
 
@@ -178,3 +174,12 @@ def key_metadata(*scopes: str, store_uid: str = "") -> tuple[tuple[str, str], ..
         (KEY_STORE_UID, store_uid),
         (KEY_SCOPES, ",".join(scopes)),
     )
+
+
+async def empty(server: MariadbServer, service: str) -> None:
+    """Remove all rows of the service's tables."""
+    cleaner = open_database(server.migration_url(service))
+    async with cleaner.begin() as transaction:
+        for table in reversed(metadata_of(service).sorted_tables):
+            await transaction.execute(table.delete())
+    await cleaner.dispose()

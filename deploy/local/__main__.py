@@ -83,6 +83,10 @@ def _welcome(running: RunningMesh, settings: Settings) -> str:
     return f"""
 Shoptrail is up at {url}; Ctrl-C ends it.
 
+A shop to try it in:   {url}/demo
+What happens in it:    {url}, where you sign in with the store's secret key,
+                       {demo.secret_key}
+
 Send a first event:
 
   curl -u {demo.write_key}: {url}/v1/track -H 'Content-Type: application/json' \\

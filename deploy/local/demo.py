@@ -27,7 +27,9 @@ _OPERATOR_SCOPES = (
     "settings:read",
     "settings:write",
     "audit:read",
+    "cron:run",
 )
+_READING_SCOPES = ("events:read", "reports:read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class Demo:
     """Calls the services' jobs."""
     operator_key: str
     """Opens all stores."""
+    reading_key: str
+    """Reads the store's events and reports, for the demo shop's panel."""
 
 
 async def keep_demo(path: Path, *, gateway: GatewayClient, keys: grpc.aio.Channel) -> Demo:
@@ -62,10 +66,20 @@ async def keep_demo(path: Path, *, gateway: GatewayClient, keys: grpc.aio.Channe
     return made
 
 
+def write_demo_shop(path: Path, demo: Demo) -> None:
+    """Tell the gateway whose shop it is to show at `/demo`; no more keys than it needs for that."""
+    shop = {
+        "store_uid": demo.store_uid,
+        "write_key": demo.write_key,
+        "reading_key": demo.reading_key,
+    }
+    write_private(path, json.dumps(shop, indent=2).encode())
+
+
 def _read_demo(path: Path) -> Demo | None:
     try:
         return Demo(**json.loads(path.read_bytes()))
-    except FileNotFoundError:
+    except (FileNotFoundError, TypeError):  # The latter if an earlier version made fewer keys.
         return None
 
 
@@ -98,5 +112,11 @@ async def _make_demo(keys: keys_pb2_grpc.KeysAsyncStub) -> Demo:
         cron_key=await make_key(kind=KEY_KIND_CRON, display_name="Local clock"),
         operator_key=await make_key(
             kind=KEY_KIND_SECRET, display_name="Local operator", scopes=_OPERATOR_SCOPES
+        ),
+        reading_key=await make_key(
+            kind=KEY_KIND_SECRET,
+            store_uid=store_uid,
+            display_name="Demo shop's panel",
+            scopes=_READING_SCOPES,
         ),
     )

@@ -3,7 +3,7 @@
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from deploy.local.certificates import CertificateFiles
@@ -27,8 +27,13 @@ class Secrets:
     migration_passwords: dict[str, str]
     page_token_keys: dict[str, str]
     peppers: str
-    subject_keys: dict[str, str]
-    receipt_key: str
+    session_key: str = field(default_factory=lambda: secrets.token_hex(32))
+    subject_keys: dict[str, str] = field(
+        default_factory=lambda: {
+            service: secrets.token_hex(32) for service in ("ingest", "maintenance")
+        }
+    )
+    receipt_key: str = field(default_factory=lambda: secrets.token_hex(32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +46,13 @@ class Addresses:
 
 
 def keep_secrets(path: Path) -> Secrets:
-    """The secrets in the file, mode 0600; those that it doesn't have yet are made."""
-    made = asdict(
-        Secrets(
+    """The secrets in the file, which is made, mode 0600, if there is none."""
+    kept = None
+    try:
+        kept = json.loads(path.read_bytes())
+        made = Secrets(**kept)
+    except FileNotFoundError:
+        made = Secrets(
             redis_passwords={service: secrets.token_hex(16) for service in SERVICES},
             database_passwords={service: secrets.token_hex(16) for service in SERVICES},
             migration_passwords={service: secrets.token_hex(16) for service in SERVICES},
@@ -52,15 +61,9 @@ def keep_secrets(path: Path) -> Secrets:
             subject_keys={service: secrets.token_hex(32) for service in ("ingest", "maintenance")},
             receipt_key=secrets.token_hex(32),
         )
-    )
-    try:
-        kept = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        kept = {}
-    if kept.keys() != made.keys():
-        kept = made | kept
-        write_private(path, json.dumps(kept, indent=2).encode())
-    return Secrets(**kept)
+    if asdict(made) != kept:  # The file may be older than one of them.
+        write_private(path, json.dumps(asdict(made), indent=2).encode())
+    return made
 
 
 def of_service(
@@ -70,9 +73,10 @@ def of_service(
     certificates: CertificateFiles,
     database_url: str,
     redis_url: str,
+    journal_directory: Path,
     secrets: Secrets,
 ) -> dict[str, str]:
-    """The environment of a service."""
+    """The environment of a service. Only Ingest has a journal."""
     variables = {
         "LISTEN_ADDRESS": addresses.grpc[service],
         "METRICS_ADDRESS": addresses.metrics[service],
@@ -83,6 +87,8 @@ def of_service(
     }
     if service == "keys":
         variables["PEPPERS"] = secrets.peppers
+    if service == "ingest":
+        variables["JOURNAL_DIRECTORY"] = str(journal_directory)
     if service in ("ingest", "query"):
         variables["KEYS_ADDRESS"] = addresses.grpc["keys"]
     if service in ("query", "maintenance"):
@@ -95,11 +101,19 @@ def of_service(
     return _prefixed(service, variables)
 
 
-def of_gateway(addresses: Addresses, certificates: CertificateFiles) -> dict[str, str]:
-    """The environment of the gateway."""
+def of_gateway(
+    addresses: Addresses,
+    certificates: CertificateFiles,
+    *,
+    demo_shop: Path,
+    secrets: Secrets,
+) -> dict[str, str]:
+    """The environment of the gateway, which serves the shop of the store in `demo_shop`."""
     upstreams = {f"{service.upper()}_ADDRESS": addresses.grpc[service] for service in SERVICES}
     variables = {
         "LISTEN_ADDRESS": addresses.gateway,
+        "DEMO_SHOP": str(demo_shop),
+        "SESSION_KEY": secrets.session_key,
         **upstreams,
         **_of_any_process(certificates),
     }

@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,19 +33,31 @@ class GatewayClient:
         return await asyncio.to_thread(self._request, "GET", path, key, timeout_seconds)
 
     async def post(
-        self, path: str, *, key: str | None = None, timeout_seconds: float = 60.0
+        self,
+        path: str,
+        *,
+        key: str | None = None,
+        body: Mapping[str, Any] | None = None,
+        timeout_seconds: float = 60.0,
     ) -> Answer:
-        """The answer to an empty JSON body, whatever its status.
+        """The answer to a JSON body, empty if none is given, whatever its status.
 
         Raises `GatewayUnreachableError`.
         """
-        return await asyncio.to_thread(self._request, "POST", path, key, timeout_seconds)
+        text = json.dumps(body or {})
+        return await asyncio.to_thread(self._request, "POST", path, key, timeout_seconds, text)
 
-    def _request(self, method: str, path: str, key: str | None, timeout_seconds: float) -> Answer:
+    def _request(
+        self,
+        method: str,
+        path: str,
+        key: str | None,
+        timeout_seconds: float,
+        body: str | None = None,
+    ) -> Answer:
         headers = {"Content-Type": "application/json"}
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
-        body = "{}" if method == "POST" else None
         connection = http.client.HTTPConnection(self._address, timeout=timeout_seconds)
         try:
             connection.request(method, path, body, headers)

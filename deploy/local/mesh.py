@@ -16,7 +16,7 @@ from common.tls import Certificates
 from deploy.local import environment, mariadb, ports, redis
 from deploy.local.certificates import CertificateFiles, issue_certificates
 from deploy.local.clock import Clock
-from deploy.local.demo import Demo, keep_demo
+from deploy.local.demo import Demo, keep_demo, write_demo_shop
 from deploy.local.environment import IDENTITIES, SERVICES, Addresses, Secrets
 from deploy.local.gateway_client import GatewayClient, GatewayUnreachableError
 from deploy.local.private_files import make_private_directory, write_private
@@ -106,13 +106,20 @@ class Mesh:
                         certificates=certificates[service],
                         database_url=stores.database_urls[service],
                         redis_url=stores.redis_urls[service],
+                        journal_directory=self._data_directory / "journal",
                         secrets=secrets,
                     ),
                 )
                 for service in SERVICES
             ]
             gateway = self._add_child(
-                "gateway", environment.of_gateway(addresses, certificates["gateway"])
+                "gateway",
+                environment.of_gateway(
+                    addresses,
+                    certificates["gateway"],
+                    demo_shop=self._demo_shop,
+                    secrets=secrets,
+                ),
             )
             for children in (services, [gateway]):
                 await stack.enter_async_context(
@@ -122,6 +129,7 @@ class Mesh:
             client = GatewayClient(addresses.gateway)
             await self._wait_until_ready(client)
             demo = await self._keep_demo(client, addresses, certificates["operator"])
+            write_demo_shop(self._demo_shop, demo)
             clock = Clock(client, cron_key=demo.cron_key, services=SERVICES, now=self._now)
             await stack.enter_async_context(_ticking(clock))
             stack.enter_context(self._announcing(addresses, demo))
@@ -193,6 +201,10 @@ class Mesh:
     @property
     def _data_directory(self) -> Path:
         return self._settings.directory / self._settings.database
+
+    @property
+    def _demo_shop(self) -> Path:
+        return self._data_directory / "demo-shop.json"
 
     async def _migrate(
         self, urls: Mapping[str, str], *, grant_to: Mapping[str, str] = _NOBODY

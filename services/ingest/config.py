@@ -1,6 +1,9 @@
 """Ingest's configuration."""
 
-from pydantic import Field
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
 
 from common.config import KeyringConfig, SecretKey, ServiceConfig
 
@@ -16,3 +19,8 @@ class IngestConfig(ServiceConfig, KeyringConfig, env_prefix="INGEST_"):
     subject_key: SecretKey
     """64 hex digits: the key under which ids of people are hashed, the same on all replicas.
     With another, those who were suppressed are so no more, and the index of people is useless."""
+    journal_directory: Annotated[Path | None, BeforeValidator(lambda text: text or None)] = None
+    """Where events are kept while the database is away, on a disk that outlives the process.
+    Each replica needs one of its own. Without one, events are refused meanwhile."""
+    journal_bytes: int = Field(default=256 * 1024 * 1024, ge=1024 * 1024)
+    """How much of that disk they may take."""

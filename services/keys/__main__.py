@@ -14,6 +14,7 @@ from common.metrics import start_metrics
 from common.mutex import open_redis
 from common.page_token import PageTokens
 from common.server import build_server, serve
+from common.tracing import traces
 from services.keys import servicer as keys
 from services.keys.config import KeysConfig
 from services.keys.jobs import all_jobs
@@ -27,6 +28,7 @@ async def main() -> None:
     start_logging("keys", config.log_level)
     start_metrics(config.metrics_address)
     async with AsyncExitStack() as stack:
+        stack.enter_context(traces("keys", config))
         database = open_database(config.database_url.get_secret_value())
         stack.push_async_callback(database.dispose)
         redis = open_redis(config.redis_url.get_secret_value())
@@ -34,7 +36,7 @@ async def main() -> None:
         page_tokens = PageTokens(config.page_token_key.get_secret_value())
 
         services = [keys.SERVICE, cron.SERVICE]
-        server = build_server(services)
+        server = build_server(services, proxy="keys")
         servicer = keys.KeysServicer(
             database,
             peppers=config.peppers,

@@ -68,6 +68,8 @@ class ApiKey:
     rotate_time: datetime | None
     """When it is rotated by itself; None if never, or it was."""
     allowed_origins: tuple[str, ...]
+    session_epoch: int
+    """How often its sessions were ended."""
     use_time: datetime | None
     use_origin: str
     use_sdk: str
@@ -244,8 +246,23 @@ async def find_working_key(
     transaction: AsyncConnection, hashes: Sequence[bytes], *, now: datetime
 ) -> ApiKey | None:
     """The key with one of these hashes, if it works now."""
+    return await _find_working_key(transaction, api_keys.c.hash.in_(hashes), now=now)
+
+
+async def find_working_key_by_uid(
+    transaction: AsyncConnection, uid: str, *, now: datetime
+) -> ApiKey | None:
+    """The key of this uid, if it works now."""
+    if not is_uid("key", uid):
+        return None
+    return await _find_working_key(transaction, api_keys.c.uid == uid, now=now)
+
+
+async def _find_working_key(
+    transaction: AsyncConnection, condition: ColumnElement[bool], *, now: datetime
+) -> ApiKey | None:
     statement = _select_keys().where(
-        api_keys.c.hash.in_(hashes),
+        condition,
         api_keys.c.revoke_time.is_(None),
         or_(api_keys.c.expire_time.is_(None), api_keys.c.expire_time > now),
         api_keys.c.delete_time.is_(None),
@@ -598,6 +615,7 @@ def _select_keys() -> Select[Any]:
         api_keys.c.rotate_seconds,
         api_keys.c.rotate_time,
         api_keys.c.allowed_origins,
+        api_keys.c.session_epoch,
         key_uses.c.use_time,
         key_uses.c.origin.label("use_origin"),
         key_uses.c.sdk.label("use_sdk"),
@@ -620,6 +638,7 @@ def _as_key(row: Row[Any]) -> ApiKey:
             "kind": Kind(fields["kind"]),
             "scopes": tuple(fields["scopes"].split()),
             "allowed_origins": tuple((fields["allowed_origins"] or "").split()),
+            "session_epoch": fields["session_epoch"] or 0,
             "use_origin": fields["use_origin"] or "",
             "use_sdk": fields["use_sdk"] or "",
         }

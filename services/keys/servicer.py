@@ -385,13 +385,31 @@ class KeysServicer(keys_pb2_grpc.KeysServicer):
         async with self._database.read() as snapshot:
             now = self._now()
             response.position = await repository.get_head(snapshot)
-            key = await repository.find_working_key(snapshot, hashes, now=now) if hashes else None
+            key = None
+            if request.key_uid:
+                key = await repository.find_working_key_by_uid(snapshot, request.key_uid, now=now)
+            elif hashes:
+                key = await repository.find_working_key(snapshot, hashes, now=now)
             if key is not None:
                 response.key.CopyFrom(key_message(key, now=now))
+                response.session_epoch = key.session_epoch
                 response.successor_text = await self._mint.find_successor_text(
                     snapshot, key, now=now
                 )
         return response
+
+    async def EndSessions(
+        self, request: keys_pb2.EndSessionsRequest, context: Context
+    ) -> keys_pb2.EndSessionsResponse:
+        async with self._changing(Action.END_SESSIONS, request) as change:
+            key = await repository.find_key(change.transaction, request.key_uid, lock=True)
+            if key is None:
+                raise _no_key(request.key_uid)
+            await repository.change_key(
+                change.transaction, key, {"session_epoch": key.session_epoch + 1}
+            )
+            change.note(Action.END_SESSIONS, store_uid=key.store_uid, key_uid=key.uid)
+        return keys_pb2.EndSessionsResponse()
 
     async def WatchRevisions(
         self, request: keys_pb2.WatchRevisionsRequest, context: Context
@@ -465,6 +483,7 @@ _Aimed = (
     | keys_pb2.RevokeKeyRequest
     | keys_pb2.DeleteKeyRequest
     | keys_pb2.UndeleteKeyRequest
+    | keys_pb2.EndSessionsRequest
 )
 
 

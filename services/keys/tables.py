@@ -67,6 +67,7 @@ api_keys = Table(
     Column("rotate_seconds", Integer, nullable=True),
     Column("rotate_time", Timestamp(), nullable=True),  # of keys that have no successor yet
     Column("allowed_origins", Text, nullable=True),  # separated by spaces
+    Column("session_epoch", Integer, nullable=True),  # how often its sessions were ended
     Index("ix_api_keys_store_id", "store_id"),
     Index("ix_api_keys_revoke_time_expire_time", "revoke_time", "expire_time"),
     Index("ix_api_keys_purge_time", "purge_time"),

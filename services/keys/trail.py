@@ -30,6 +30,7 @@ class Action(StrEnum):
     UNDELETE_KEY = "undelete_key"
     PURGE_KEY = "purge_key"
     EXPOSE_KEY = "expose_key"
+    END_SESSIONS = "end_sessions"
 
 
 class Outcome(StrEnum):

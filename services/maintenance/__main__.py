@@ -14,6 +14,7 @@ from common.mutex import open_redis
 from common.page_token import PageTokens
 from common.server import build_server, serve
 from common.tls import read_certificates
+from common.tracing import traces
 from services.maintenance.caseworker import INGEST, QUERY, Caseworker, Services
 from services.maintenance.config import MaintenanceConfig
 from services.maintenance.jobs import maintenance_jobs
@@ -33,6 +34,7 @@ async def main() -> None:
     start_metrics(config.metrics_address)
     certificates = read_certificates(config)
     async with AsyncExitStack() as stack:
+        stack.enter_context(traces("maintenance", config))
         database = open_database(config.database_url.get_secret_value())
         stack.push_async_callback(database.dispose)
         redis = open_redis(config.redis_url.get_secret_value())
@@ -54,7 +56,7 @@ async def main() -> None:
             signer=signer,
         )
         services = [MAINTENANCE, PRIVACY]
-        server = build_server(services)
+        server = build_server(services, proxy="maintenance")
         cron = CronServicer(
             "maintenance",
             database=database,

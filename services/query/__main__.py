@@ -17,6 +17,7 @@ from common.mutex import open_redis
 from common.page_token import PageTokens
 from common.server import build_server, serve
 from common.tls import read_certificates
+from common.tracing import traces
 from services.query.column_keeper import ColumnKeeper
 from services.query.config import QueryConfig
 from services.query.duck import DuckColumns
@@ -25,6 +26,7 @@ from services.query.jobs import query_jobs
 from services.query.projector import LOG_SERVICE, Projector
 from services.query.servicer import SERVICE as QUERY
 from services.query.servicer import QueryServicer
+from services.query.silence import silence_measured
 from shoptrail.ingest.v1 import ingest_pb2_grpc
 from shoptrail.maintenance.v1 import maintenance_pb2_grpc
 from shoptrail.query.v1 import query_pb2_grpc
@@ -37,11 +39,18 @@ async def main() -> None:
     start_metrics(config.metrics_address)
     certificates = read_certificates(config)
     async with AsyncExitStack() as stack:
+        stack.enter_context(traces("query", config))
         database = open_database(config.database_url.get_secret_value())
         stack.push_async_callback(database.dispose)
         redis = open_redis(config.redis_url.get_secret_value())
         stack.push_async_callback(redis.aclose)
-        channel = open_channel(config.ingest_address, LOG_SERVICE, "ingest", certificates)
+        channel = open_channel(
+            config.ingest_address,
+            LOG_SERVICE,
+            "ingest",
+            certificates,
+            proxy="query" if config.behind_proxy else "",
+        )
         stack.push_async_callback(channel.close)
         sightings = Sightings()
         columns = DuckColumns(Path(config.columns_path) if config.columns_path else None)
@@ -49,8 +58,10 @@ async def main() -> None:
         page_tokens = PageTokens(config.page_token_key.get_secret_value())
 
         services = [QUERY, MAINTENANCE]
-        keyring = await stack.enter_async_context(keeping_keys(config, certificates))
-        server = build_server(services, verify=keyring.verify)
+        keyring = await stack.enter_async_context(
+            keeping_keys(config, certificates, proxy="query" if config.behind_proxy else "")
+        )
+        server = build_server(services, proxy="query", verify=keyring.verify)
         query_pb2_grpc.add_QueryServicer_to_server(
             QueryServicer(
                 database,
@@ -66,6 +77,7 @@ async def main() -> None:
         )
         maintenance_pb2_grpc.add_MaintenanceServicer_to_server(cron, server)
         await stack.enter_async_context(cron.measured())
+        await stack.enter_async_context(silence_measured(database, every_seconds=60))
         ingest = ingest_pb2_grpc.IngestStub(channel)
         projector = Projector(database, ingest, sightings=sightings)
         keeper = ColumnKeeper(database, columns)

@@ -11,13 +11,13 @@ lock, and has brought the listing up to date.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
-from datetime import timedelta
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
 import msgspec
-from sqlalchemy import delete, insert, select, tuple_, update
+from sqlalchemy import and_, delete, insert, select, tuple_, update
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -26,23 +26,21 @@ from services.query.orders import TELLINGS, Order, Statement
 from services.query.payload import digest_of, read_payload, text_in
 from services.query.projection import ALIAS, IDENTIFY, PAGE_TYPES, TRACK, Fact, type_name
 from services.query.quarters import quarter_of
-from services.query.sessions import Hit, HitKind, Session, cut_into_sessions
+from services.query.sessions import Session, cut_into_sessions, hits_of
 from services.query.tables import (
-    hits,
     orders,
     owners,
-    products,
     recorded_events,
     representatives,
+    session_sums,
     sessions,
     tallies,
     visits,
 )
-from services.query.tallies import named_product, tallies_of_action, tallies_of_page
+from services.query.tallies import tallies_of_action, tallies_of_page
 
 _MOST_KEYS = 300
 _MICROSECOND = timedelta(microseconds=1)
-_SESSION_FIELDS = [field.name for field in fields(Session)]
 
 Key: TypeAlias = tuple[str, bytes]
 """A store, and what stands for a subject in it."""
@@ -67,7 +65,6 @@ async def amend(
     await figures.drop_representatives()
     await figures.drop_hits()
     await figures.rename_orders()
-    await figures.amend_product_names()
 
 
 async def rename_orders(
@@ -218,53 +215,37 @@ class _Amended:
                     )
 
     async def drop_hits(self) -> None:
-        gone: defaultdict[Key, list[tuple[Any, bytes]]] = defaultdict(list)
+        gone: defaultdict[Key, set[tuple[datetime, bytes]]] = defaultdict(set)
         for one in self._amendments:
             event = one.old.event
             if event.anonymous_id and event.anonymous_id != one.new.event.anonymous_id:
                 key = event.store_uid, anonymous_subject(event.anonymous_id)
-                gone[key].append((event.occur_time, one.old.mark))
-        column = hits.c
+                gone[key].add((event.occur_time, one.old.mark))
+        sums: Counter[tuple[str, int, str]] = Counter()
         for (store_uid, subject), places in sorted(gone.items()):
-            for some in _in_batches(sorted(places)):
-                await self._transaction.execute(
-                    delete(hits).where(
-                        column.generation == self._generation,
-                        column.store_uid == store_uid,
-                        column.subject == subject,
-                        tuple_(column.occur_time, column.mark).in_(some),
-                    )
-                )
-            await self._cut_anew(store_uid, subject)
+            await self._cut_anew(store_uid, subject, places, sums)
+        await self._add_to_session_sums(sums)
 
-    async def _cut_anew(self, store_uid: str, subject: bytes) -> None:
-        """Make a subject's sessions from the hits that are left."""
-        column = hits.c
-        rows = await self._transaction.execute(
-            select(
-                column.occur_time,
-                column.mark,
-                column.kind,
-                column.page,
-                column.campaign,
-                column.referrer,
-            )
-            .where(
-                column.generation == self._generation,
-                column.store_uid == store_uid,
-                column.subject == subject,
-            )
-            .order_by(column.occur_time, column.mark)
+    async def _cut_anew(
+        self,
+        store_uid: str,
+        subject: bytes,
+        gone: Collection[tuple[datetime, bytes]],
+        sums: Counter[tuple[str, int, str]],
+    ) -> None:
+        """Make a subject's sessions from the hits that are left; notes what their sums gain."""
+        column = sessions.c
+        whose = and_(
+            column.generation == self._generation,
+            column.store_uid == store_uid,
+            column.subject == subject,
         )
-        left = [Hit(row[0], row[1], HitKind(row[2]), row[3], row[4], row[5]) for row in rows]
-        await self._transaction.execute(
-            delete(sessions).where(
-                sessions.c.generation == self._generation,
-                sessions.c.store_uid == store_uid,
-                sessions.c.subject == subject,
-            )
-        )
-        if left:
+        rows = await self._transaction.execute(select(column.session).where(whose))
+        before = [msgspec.msgpack.decode(row[0], type=Session) for row in rows]
+        left = [hit for one in before for hit in hits_of(one) if hit.place not in gone]
+        after = cut_into_sessions(sorted(left, key=lambda hit: hit.place))
+        await self._transaction.execute(delete(sessions).where(whose))
+        if after:
             await self._transaction.execute(
                 insert(sessions),
                 [
@@ -272,13 +253,42 @@ class _Amended:
                         "generation": self._generation,
                         "store_uid": store_uid,
                         "subject": subject,
-                        **{name: getattr(session, name) for name in _SESSION_FIELDS},
+                        "start_time": session.start_time,
+                        "start_mark": session.start_mark,
+                        "end_time": session.end_time,
+                        "entry_page": session.entry_page,
+                        "exit_page": session.exit_page,
+                        "campaign": session.campaign,
+                        "referrer": session.referrer,
                         "quarter": quarter_of(session.start_time),
-                        "duration": (session.end_time - session.start_time) // _MICROSECOND,
-                        "bounced": session.bounced,
+                        "bounce_count": int(session.bounced),
+                        "page_count": session.page_count,
+                        "duration": _duration_of(session),
+                        "session": msgspec.msgpack.encode(session),
                     }
-                    for session in cut_into_sessions(left)
+                    for session in after
                 ],
+            )
+        for some, sign in ((before, -1), (after, 1)):
+            for session in some:
+                quarter = quarter_of(session.start_time)
+                sums[store_uid, quarter, "session_count"] += sign
+                sums[store_uid, quarter, "bounce_count"] += sign * session.bounced
+                sums[store_uid, quarter, "page_count"] += sign * session.page_count
+                sums[store_uid, quarter, "duration"] += sign * _duration_of(session)
+
+    async def _add_to_session_sums(self, sums: Counter[tuple[str, int, str]]) -> None:
+        column = session_sums.c
+        for store_uid, quarter in sorted({(store, quarter) for store, quarter, _ in sums}):
+            names = ("session_count", "bounce_count", "page_count", "duration")
+            await self._transaction.execute(
+                update(session_sums)
+                .where(
+                    column.generation == self._generation,
+                    column.store_uid == store_uid,
+                    column.quarter == quarter,
+                )
+                .values({name: column[name] + sums[store_uid, quarter, name] for name in names})
             )
 
     async def rename_orders(self) -> None:
@@ -318,7 +328,7 @@ class _Amended:
             new_id = names.get((store_uid, old_key)) or row.order_id
             key = store_uid, digest_of(new_id)
             told = msgspec.msgpack.decode(row.told, type=Order)
-            order = _retold(told, marks, refunds[store_uid, old_key])
+            order = retold(told, marks, refunds[store_uid, old_key])
             rows_left[key] = {
                 "generation": self._generation,
                 "store_uid": store_uid,
@@ -331,34 +341,6 @@ class _Amended:
                 insert(orders), [row for _, row in sorted(rows_left.items())]
             )
 
-    async def amend_product_names(self) -> None:
-        """Let who named a product last be what is left of that event."""
-        column = products.c
-        named: dict[tuple[str, str, bytes], Fact] = {}
-        for one in self._amendments:
-            event = one.old.event
-            found = named_product(event.name, one.old.payload) if event.type == TRACK else None
-            if found and one.old.mark != one.new.mark:
-                named[event.store_uid, found[0], one.old.mark] = one.new
-        for some in _in_batches(sorted(named)):
-            rows = await self._transaction.execute(
-                select(column.store_uid, column.product_id, column.name_mark).where(
-                    column.generation == self._generation,
-                    tuple_(column.store_uid, column.product_id, column.name_mark).in_(some),
-                )
-            )
-            for store_uid, product_id, mark in rows.all():
-                left = named[store_uid, product_id, bytes(mark)]
-                await self._transaction.execute(
-                    update(products)
-                    .where(
-                        column.generation == self._generation,
-                        column.store_uid == store_uid,
-                        column.product_id == product_id,
-                    )
-                    .values(name_time=left.event.occur_time, name_mark=left.mark)
-                )
-
 
 def _count(facts: Iterable[Fact]) -> Counter[tuple[str, int, int, str]]:
     counted: Counter[tuple[str, int, int, str]] = Counter()
@@ -368,7 +350,7 @@ def _count(facts: Iterable[Fact]) -> Counter[tuple[str, int, int, str]]:
         counted[event.store_uid, event.type, quarter, event.name] += 1
         found: Iterable[tuple[int, str]] = ()
         if event.type in PAGE_TYPES:
-            found = tallies_of_page(fact.payload)
+            found = tallies_of_page(fact)
         elif event.type == TRACK:
             found = tallies_of_action(event.name, fact.payload)
         for measure, name in found:
@@ -398,21 +380,33 @@ def _order_of(fact: Fact) -> str:
     return text_in(fact.payload.properties, "order_id")
 
 
-def _retold(order: Order, marks: dict[bytes, bytes], refunds: dict[str, str]) -> Order:
-    def retold(said: Statement) -> Statement:
+def retold(
+    order: Order,
+    marks: Mapping[bytes, bytes],
+    refunds: Mapping[str, str],
+    *,
+    nobody: Collection[bytes] = (),
+) -> Order:
+    """The order with other marks and refund ids; of `nobody`'s, by old mark, the person goes."""
+
+    def as_now(said: Statement) -> Statement:
+        origin = said.origin
+        if said.mark in nobody:
+            origin = msgspec.structs.replace(origin, user=b"", anonymous=b"")
         return msgspec.structs.replace(
             said,
             mark=marks.get(said.mark, said.mark),
             refund_id=refunds.get(said.refund_id, said.refund_id),
+            origin=origin,
         )
 
     def by_trust(statements: dict[int, Statement]) -> dict[int, Statement]:
-        return {trust: retold(said) for trust, said in statements.items()}
+        return {trust: as_now(said) for trust, said in statements.items()}
 
     refunded = {
         trust: {
             f"#{said.refund_id}" if said.refund_id else said.mark.hex(): said
-            for said in map(retold, statements.values())
+            for said in map(as_now, statements.values())
         }
         for trust, statements in order.refunded.items()
     }
@@ -421,7 +415,12 @@ def _retold(order: Order, marks: dict[bytes, bytes], refunds: dict[str, str]) ->
         updated=by_trust(order.updated),
         cancelled=by_trust(order.cancelled),
         refunded=refunded,
+        completion_counts=order.completion_counts,
     )
+
+
+def _duration_of(session: Session) -> int:
+    return (session.end_time - session.start_time) // _MICROSECOND
 
 
 def _in_batches(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import (
     ColumnElement,
     Table,
@@ -26,12 +27,12 @@ from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.query.projection import RecordedEvent
+from services.query.sessions import Session
 from services.query.tables import (
     FIGURES,
     carried_events,
     column_copies,
     generation_cursors,
-    hits,
     listed_changes,
     owners,
     recorded_events,
@@ -260,24 +261,16 @@ async def _conditions_of(
         of_store & on_browsers & event.user_id.not_in(["", *sorted(user_ids)]),
     )
     if not others:
-        # On a device that others use too, what is left are their hits and sessions.
-        for table in (hits, sessions):
-            counts[table] = (table.c.store_uid == store_uid) & table.c.subject.in_(sorted(browsers))
+        # On a device that others use too, what is left are their sessions.
+        counts[sessions] = (sessions.c.store_uid == store_uid) & sessions.c.subject.in_(
+            sorted(browsers)
+        )
     return counts
 
 
 async def _count(transaction: AsyncConnection, table: Table, condition: ColumnElement[bool]) -> int:
     statement = select(func.count()).select_from(table).where(condition)
     return int(await transaction.scalar(statement) or 0)
-
-
-_SESSION_COLUMNS = [
-    sessions.c[name]
-    for name in (
-        *("start_time", "end_time", "hit_count", "page_count", "action_count"),
-        *("entry_page", "exit_page", "campaign", "referrer"),
-    )
-]
 
 
 async def list_sessions(
@@ -288,11 +281,11 @@ async def list_sessions(
     *,
     after: tuple[bytes, datetime] | None,
     limit: int,
-) -> list[tuple[bytes, dict[str, Any]]]:
+) -> list[tuple[bytes, Session]]:
     """The sessions of some browsers, by browser and time, with what stands for the browser."""
     column = sessions.c
     statement = (
-        select(column.subject, *_SESSION_COLUMNS)
+        select(column.subject, column.session)
         .where(
             column.generation == generation,
             column.store_uid == store_uid,
@@ -303,10 +296,9 @@ async def list_sessions(
     )
     if after is not None:
         statement = statement.where(tuple_(column.subject, column.start_time) > tuple_(*after))
-    names = [one.name for one in _SESSION_COLUMNS]
     return [
-        (bytes(subject), dict(zip(names, values, strict=True)))
-        for subject, *values in await transaction.execute(statement)
+        (bytes(subject), msgspec.msgpack.decode(session, type=Session))
+        for subject, session in await transaction.execute(statement)
     ]
 
 

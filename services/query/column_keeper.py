@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 
+from common.cancellation import heed_cancellation
 from common.db import Database, database_now
 from common.log import describe_failure
 from common.uid import new_uid
@@ -14,7 +15,6 @@ from services.query.change_repository import Copy
 from services.query.columns import EventColumns
 from services.query.freshness import Cursor
 from services.query.projection import fact_of, ids_after, position_of
-from services.query.projector import heed_cancellation
 
 log = logging.getLogger(__name__)
 

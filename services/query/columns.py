@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -20,6 +20,9 @@ class Dimension(Enum):
     REFERRER = "referrer"
     DEVICE = "device"
     COUNTRY = "country"
+    BROWSER = "browser"
+    CONSENT = "consent"
+    TRUST = "trust"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,9 @@ class PropertyDescription:
     event_count: int
     types: tuple[str, ...]
     """Sorted: `array`, `boolean`, `null`, `number`, `object` or `string`."""
+    previous_event_count: int
+    """In the range of the same length before."""
+    previous_types: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +108,98 @@ class EventDescription:
     type: int
     name: str
     event_count: int
-    first_time: datetime
-    last_time: datetime
+    previous_event_count: int
+    """In the range of the same length before."""
+    first_time: datetime | None
+    """None if it happened in the range before only."""
+    last_time: datetime | None
     properties: Sequence[PropertyDescription]
     """The most frequent first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrences:
+    """How often something happened, and to how many people."""
+
+    event_count: int = 0
+    person_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TrendRow:
+    """How often something happened with one value, over time."""
+
+    value: str
+    total: Occurrences
+    previous: Occurrences
+    """In the range before."""
+    periods: Sequence[Occurrences]
+
+
+class CartState(Enum):
+    """What became of a cart."""
+
+    OPEN = "open"
+    ORDERED = "ordered"
+    RECOVERED = "recovered"
+    ABANDONED = "abandoned"
+    EMPTIED = "emptied"
+
+
+@dataclass(frozen=True, slots=True)
+class CartSums:
+    """How many carts are in which state, and what they come to."""
+
+    counts: Mapping[CartState, int]
+    values: Mapping[tuple[CartState, str], int]
+    """By state and currency, in `MONEY_UNIT`s."""
+
+
+@dataclass(frozen=True, slots=True)
+class CartReport:
+    """What became of carts: in each period, in the range before, and by value."""
+
+    periods: Sequence[CartSums]
+    previous: CartSums
+    rows: Sequence[tuple[str, CartSums]]
+    """By value of the breakdown, the most carts first."""
+
+
+class Touch(Enum):
+    """Which of the things that led to an order it is put down to."""
+
+    FIRST = "first"
+    LAST = "last"
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """What the orders come to that are put down to a value, in one currency."""
+
+    value: str
+    currency: str
+    order_count: int
+    gross: int
+    net: int
+
+
+@dataclass(frozen=True, slots=True)
+class SoldOrder:
+    """An order as the ledger has it."""
+
+    order_id: str
+    time: datetime
+    trust: int
+    currency: str
+    gross: int
+    """In `MONEY_UNIT`s, as `taken`."""
+    taken: int
+    """By refunds and a cancellation."""
+    told_count: int
+    """How often the source that said so most often said that it was completed."""
+    payment_method: str
+    browser: str
+    consent: str
 
 
 class EventColumns(Protocol):
@@ -161,6 +255,59 @@ class EventColumns(Protocol):
     ) -> list[BreakdownRow]:
         """How often what happened with each value, the most frequent first."""
 
+    async def trend(
+        self,
+        scope: Scope,
+        boundaries: Sequence[datetime],
+        *,
+        previous_start: datetime,
+        step: Step | None,
+        of: Dimension | Property | None,
+        limit: int,
+    ) -> list[TrendRow]:
+        """How often what happened with each value in each period, the most frequent first.
+
+        People are counted once in each period, and once in all. What happened in the range
+        before alone is left out.
+        """
+
+    async def carts(
+        self,
+        scope: Scope,
+        boundaries: Sequence[datetime],
+        *,
+        previous_start: datetime,
+        now: datetime,
+        idle: timedelta,
+        breakdown: Dimension | Property | None,
+        limit: int,
+    ) -> CartReport:
+        """What became, by `now`, of the carts that began in the range and the one before.
+
+        A cart is what a person adds from one order to the next. It is abandoned once nothing
+        happens to it for longer than `idle`, and recovered if it is ordered after that. The
+        breakdown is by its first addition, which is also what the filters are about.
+        """
+
+    async def attribute(
+        self,
+        scope: Scope,
+        touch: Touch,
+        of: Dimension | Property,
+        *,
+        lookback: timedelta,
+        trusts: Sequence[int],
+        limit: int,
+    ) -> list[Attribution]:
+        """What led to the orders completed in the range, the most orders first.
+
+        That is the value, but an empty one, of the first or last event that the person did
+        at most `lookback` before the order; empty if there was none.
+        """
+
+    async def list_orders(self, scope: Scope, order_keys: Sequence[bytes]) -> list[SoldOrder]:
+        """The orders completed in the range, and those with these keys whenever they were."""
+
     async def timeline(
         self, store_uid: str, subject: bytes, *, after: tuple[datetime, int] | None, limit: int
     ) -> list[tuple[datetime, int]]:
@@ -170,7 +317,7 @@ class EventColumns(Protocol):
         """
 
     async def describe(self, scope: Scope, *, limit: int) -> list[EventDescription]:
-        """What events there are, the most frequent first."""
+        """What events there are in the range and the one before, the most frequent first."""
 
     async def close(self) -> None:
         """Let go of what is held."""

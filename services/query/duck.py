@@ -4,39 +4,55 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import duckdb
 import msgspec
 
 from common.uid import parse_uid
+from services.query.amendments import retold
+from services.query.carts import CART_MOVES, NO_CHANGE, CartMove, read_cart_change
 from services.query.columns import (
+    Attribution,
     BreakdownRow,
+    CartReport,
+    CartState,
+    CartSums,
     Cohort,
     Dimension,
     EventDescription,
     Filter,
     FunnelRow,
+    Occurrences,
     Property,
     PropertyDescription,
     Scope,
+    SoldOrder,
     Step,
+    Touch,
+    TrendRow,
 )
 from services.query.freshness import Cursor
 from services.query.identities import anonymous_subject, join, user_subject
-from services.query.payload import (
-    campaign_of,
-    country_of,
-    device_of,
-    page_path_of,
-    referrer_of,
+from services.query.orders import (
+    TELLINGS,
+    Order,
+    Origin,
+    Statement,
+    Telling,
+    Trust,
+    entries_of,
+    origin_of,
+    read_statement,
 )
-from services.query.projection import ALIAS, IDENTIFY, Fact
+from services.query.payload import digest_of, text_in
+from services.query.projection import ALIAS, IDENTIFY, TRACK, Fact
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = datetime(9999, 1, 1, tzinfo=UTC)
@@ -68,10 +84,35 @@ _COLUMNS = {
     "referrer": "VARCHAR",
     "device": "VARCHAR",
     "country": "VARCHAR",
+    "agent": "VARCHAR",
+    "consent": "VARCHAR",
+    "trust": "UTINYINT",
+    "move": "UTINYINT",
+    "pieces": "INTEGER",
+    "amount": "BIGINT",
+    "currency": "VARCHAR",
     "properties": "VARCHAR",
 }
+_ORDER_COLUMNS = {
+    "store": "UUID",
+    "order_key": "UUID",
+    "told": "BLOB",
+    "order_id": "VARCHAR",
+    # Null as long as nobody said that it was completed.
+    "time": "BIGINT",
+    "trust": "UTINYINT",
+    "currency": "VARCHAR",
+    "gross": "BIGINT",
+    "taken": "BIGINT",
+    "told_count": "INTEGER",
+    "account": "UUID",
+    "browser": "UUID",
+    "payment_method": "VARCHAR",
+    "agent": "VARCHAR",
+    "consent": "VARCHAR",
+}
 # The number goes up with each change, so a file of before is not read but made anew.
-_EVENTS, _CURSORS = "events_1", "cursors_1"
+_EVENTS, _ORDERS, _CURSORS = "events_2", "orders_2", "cursors_2"
 # Up to which change of the log the events are as it left them; and whether the file may still
 # hold what was overwritten since it was written whole.
 _CHANGES, _RESIDUE = "changes_1", "residue_1"
@@ -79,6 +120,8 @@ _PREPARE = (
     "SET threads = 2",
     f"CREATE TABLE IF NOT EXISTS {_EVENTS}"
     f" ({', '.join(f'{name} {kind}' for name, kind in _COLUMNS.items())})",
+    f"CREATE TABLE IF NOT EXISTS {_ORDERS}"
+    f" ({', '.join(f'{name} {kind}' for name, kind in _ORDER_COLUMNS.items())})",
     f"CREATE TABLE IF NOT EXISTS {_CURSORS}"
     " (shard INTEGER PRIMARY KEY, position BIGINT, as_of BIGINT)",
     f"CREATE TABLE IF NOT EXISTS {_CHANGES} (shard INTEGER PRIMARY KEY, number BIGINT)",
@@ -87,6 +130,9 @@ _READ_PAGE = (
     f"INSERT INTO {_EVENTS} SELECT * FROM"  # noqa: S608 - names of columns only
     " read_json($path, format = 'newline_delimited',"
     f" columns = {{{', '.join(f'{name}: {kind!r}' for name, kind in _COLUMNS.items())}}})"
+)
+_PUT_ORDERS = f"INSERT INTO {_ORDERS} SELECT " + ", ".join(
+    f"unnest(${name}::{kind}[])" for name, kind in _ORDER_COLUMNS.items()
 )
 # Who did it: what `identities` says, worked out from the events themselves. `claimed` is the
 # anonymous id that an event gives to its account.
@@ -98,7 +144,8 @@ owners AS (
 ),
 joined AS (
     SELECT unnest($replaced::UUID[]) AS account, unnest($representatives::UUID[]) AS representative
-),
+)"""  # noqa: S608 - names of columns only
+_DONE = f"""{_PEOPLE},
 done AS (
     SELECT e.*, coalesce(j.representative, e.account, o.account, e.browser) AS person
     FROM {_EVENTS} e
@@ -106,6 +153,12 @@ done AS (
     LEFT JOIN joined j ON j.account = coalesce(e.account, o.account)
     WHERE e.store = $store AND e.time < $end
 )"""  # noqa: S608 - names of columns only
+
+_PERIODS = """
+periods AS (SELECT unnest($starts::BIGINT[]) AS start, unnest(range($periods)) AS period)"""
+_WHOLE, _BEFORE = -2, -1
+"""What stands for the whole range, and for the range before, beside the periods' indices."""
+_SIGN = f"CASE move WHEN {CartMove.ADDED:d} THEN 1 WHEN {CartMove.REMOVED:d} THEN -1 ELSE 0 END"
 
 
 # As the sender wrote them, so that a catalogue tells numbers from texts.
@@ -168,7 +221,7 @@ class DuckColumns:
         counts = [f"count(*) FILTER (reached{number})" for number in range(len(steps))]
         rows = await self._ask(
             f"""
-            WITH {_PEOPLE},
+            WITH {_DONE},
             hits AS (
                 SELECT person, time, mark, {question.value_of(breakdown)} AS value,
                     {", ".join(taken)}
@@ -201,10 +254,8 @@ class DuckColumns:
         period_count = len(boundaries) - 1
         rows = await self._ask(
             f"""
-            WITH {_PEOPLE},
-            periods AS (
-                SELECT unnest($starts::BIGINT[]) AS start, unnest(range($periods)) AS period
-            ),
+            WITH {_DONE},
+            {_PERIODS},
             begun AS (
                 SELECT person, min({{'time': time, 'mark': mark}}) AS place
                 FROM done WHERE person IS NOT NULL AND {question.filters} AND {begun}
@@ -228,8 +279,7 @@ class DuckColumns:
             """,  # noqa: S608 - texts are parameters
             {
                 **question.parameters,
-                "starts": [_as_number(time) for time in boundaries[:-1]],
-                "periods": period_count,
+                **_periods_of(boundaries),
             },
         )
         found = {(cohort, later): count for cohort, later, count in rows}
@@ -247,7 +297,7 @@ class DuckColumns:
         question = await self._question(scope)
         rows = await self._ask(
             f"""
-            WITH {_PEOPLE}
+            WITH {_DONE}
             SELECT {question.value_of(of)} AS value, count(*), count(DISTINCT person)
             FROM done WHERE {question.conditions} AND {question.condition_of(step)}
             GROUP BY value ORDER BY 2 DESC, value LIMIT $limit
@@ -268,7 +318,7 @@ class DuckColumns:
             behind = "(time < $time OR (time = $time AND id < $id))"
         rows = await self._ask(
             f"""
-            WITH {_PEOPLE},
+            WITH {_DONE},
             known AS (
                 SELECT coalesce(min(o.account), $subject) AS account
                 FROM owners o WHERE o.browser = $subject
@@ -285,13 +335,235 @@ class DuckColumns:
         )
         return [(_as_time(time), identifier) for time, identifier in rows]
 
-    async def describe(self, scope: Scope, *, limit: int) -> list[EventDescription]:
+    async def trend(
+        self,
+        scope: Scope,
+        boundaries: Sequence[datetime],
+        *,
+        previous_start: datetime,
+        step: Step | None,
+        of: Dimension | Property | None,
+        limit: int,
+    ) -> list[TrendRow]:
         question = await self._question(scope)
+        rows = await self._ask(
+            f"""
+            WITH {_DONE},
+            {_PERIODS},
+            hits AS MATERIALIZED (
+                SELECT value, person, coalesce(period, -1) AS period FROM (
+                    SELECT {question.value_of(of)} AS value, person, time FROM done
+                    WHERE time >= $previous AND {question.filters} AND {question.condition_of(step)}
+                ) d ASOF LEFT JOIN periods ON d.time >= periods.start
+            ),
+            totals AS (
+                SELECT value, count(*) FILTER (period >= 0) AS times,
+                    count(DISTINCT person) FILTER (period >= 0) AS people
+                FROM hits GROUP BY value {"HAVING times > 0" if of else ""}
+                ORDER BY times DESC, value LIMIT $limit
+            )
+            SELECT value, -2 AS period, times, people FROM totals
+            UNION ALL
+            SELECT value, period, count(*), count(DISTINCT person)
+            FROM hits SEMI JOIN totals USING (value) GROUP BY value, period
+            """,  # noqa: S608 - texts are parameters
+            {
+                **question.parameters_but_start,
+                **_periods_of(boundaries),
+                "previous": _as_number(previous_start),
+                "limit": limit,
+            },
+        )
+        found: defaultdict[str, dict[int, Occurrences]] = defaultdict(dict)
+        for value, period, times, people in rows:
+            found[value][period] = Occurrences(times, people)
+        trends = [
+            TrendRow(
+                value,
+                total=by_period[_WHOLE],
+                previous=by_period.get(_BEFORE, Occurrences()),
+                periods=[
+                    by_period.get(period, Occurrences()) for period in range(len(boundaries) - 1)
+                ],
+            )
+            for value, by_period in found.items()
+        ]
+        return sorted(trends, key=lambda row: (-row.total.event_count, row.value))
+
+    async def carts(
+        self,
+        scope: Scope,
+        boundaries: Sequence[datetime],
+        *,
+        previous_start: datetime,
+        now: datetime,
+        idle: timedelta,
+        breakdown: Dimension | Property | None,
+        limit: int,
+    ) -> CartReport:
+        # A cart that begins in the range may be ordered after it.
+        question = await self._question(replace(scope, end_time=now))
+        rows = await self._ask(
+            f"""
+            WITH {_DONE},
+            {_PERIODS},
+            moves AS (
+                SELECT person, time, mark, move, pieces, amount, currency,
+                    {question.value_of(breakdown)} AS value, {question.filters} AS taken,
+                    coalesce(sum((move = {CartMove.ORDERED:d})::INT) OVER (
+                        PARTITION BY person ORDER BY time, mark
+                        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+                    ), 0) AS number
+                FROM done WHERE move IS NOT NULL AND person IS NOT NULL
+            ),
+            begun AS (
+                SELECT * FROM (
+                    SELECT person, number, min({{'time': time, 'mark': mark}}) AS place,
+                        arg_min(value, {{'time': time, 'mark': mark}}) AS value,
+                        arg_min(taken, {{'time': time, 'mark': mark}}) AS taken
+                    FROM moves WHERE move = {CartMove.ADDED:d} GROUP BY person, number
+                ) WHERE place.time >= $previous AND place.time < $until AND taken
+            ),
+            inside AS (
+                SELECT m.*, b.place, b.value AS first_value, lead(m.time) OVER (
+                    PARTITION BY m.person, m.number ORDER BY m.time, m.mark
+                ) AS next_time
+                FROM moves m JOIN begun b ON b.person = m.person AND b.number = m.number
+                WHERE {{'time': m.time, 'mark': m.mark}} >= b.place
+            ),
+            carts AS (
+                SELECT person, number, min(time) AS begin, any_value(first_value) AS value,
+                    bool_or(move = {CartMove.ORDERED:d}) AS ordered,
+                    coalesce(bool_or(coalesce(next_time, $end) - time > $idle)
+                        FILTER (move <> {CartMove.ORDERED:d}), false) AS paused,
+                    sum({_SIGN} * pieces) AS pieces
+                FROM inside GROUP BY person, number
+            ),
+            stated AS (
+                SELECT person, number, value, coalesce(period, -1) AS period, CASE
+                    WHEN ordered AND paused THEN 'recovered' WHEN ordered THEN 'ordered'
+                    WHEN pieces <= 0 THEN 'emptied' WHEN paused THEN 'abandoned' ELSE 'open'
+                END AS state
+                FROM carts ASOF LEFT JOIN periods ON carts.begin >= periods.start
+            ),
+            amounts AS (
+                SELECT person, number, currency, greatest(sum({_SIGN} * amount), 0) AS amount
+                FROM inside WHERE amount > 0 GROUP BY person, number, currency
+            )
+            SELECT period, value, state, '' AS currency, count(*) AS found
+            FROM stated GROUP BY ALL
+            UNION ALL
+            SELECT period, value, state, currency, sum(amount)
+            FROM stated JOIN amounts USING (person, number) GROUP BY ALL HAVING sum(amount) > 0
+            """,  # noqa: S608 - texts are parameters
+            {
+                **question.parameters_but_start,
+                **_periods_of(boundaries),
+                "previous": _as_number(previous_start),
+                "until": _as_number(boundaries[-1]),
+                "idle": idle // _MICROSECOND,
+            },
+        )
+        periods: defaultdict[int, _CartRows] = defaultdict(list)
+        values: defaultdict[str, _CartRows] = defaultdict(list)
+        for period, value, state, currency, found in rows:
+            row = CartState(state), currency, int(found)
+            periods[period].append(row)
+            if period != _BEFORE:
+                values[value].append(row)
+        by_value = [(value, _cart_sums(of_value)) for value, of_value in values.items()]
+        by_value.sort(key=lambda row: (-sum(row[1].counts.values()), row[0]))
+        return CartReport(
+            [_cart_sums(periods[period]) for period in range(len(boundaries) - 1)],
+            _cart_sums(periods[_BEFORE]),
+            by_value[:limit],
+        )
+
+    async def attribute(
+        self,
+        scope: Scope,
+        touch: Touch,
+        of: Dimension | Property,
+        *,
+        lookback: timedelta,
+        trusts: Sequence[int],
+        limit: int,
+    ) -> list[Attribution]:
+        question = await self._question(scope)
+        chosen = "arg_min" if touch is Touch.FIRST else "arg_max"
+        rows = await self._ask(
+            f"""
+            WITH {_DONE},
+            sold AS (
+                SELECT s.order_key, s.time, s.currency, s.gross, s.gross - s.taken AS net,
+                    coalesce(j.representative, s.account, o.account, s.browser) AS person
+                FROM {_ORDERS} s
+                LEFT JOIN owners o ON s.account IS NULL AND o.browser = s.browser
+                LEFT JOIN joined j ON j.account = coalesce(s.account, o.account)
+                WHERE s.store = $store AND s.time >= {question.start} AND s.time < $end
+                    AND s.trust IN (SELECT unnest($trusts::UTINYINT[]))
+            ),
+            touches AS (
+                SELECT person, time, mark, {question.value_of(of)} AS value FROM done
+                WHERE time >= {question.start} - $lookback AND value <> '' AND {question.filters}
+            ),
+            led AS (
+                SELECT s.order_key, {chosen}(t.value, {{'time': t.time, 'mark': t.mark}}) AS value
+                FROM sold s JOIN touches t ON t.person = s.person
+                    AND t.time <= s.time AND t.time >= s.time - $lookback
+                GROUP BY s.order_key
+            )
+            SELECT coalesce(led.value, '') AS led_by, currency, count(*), sum(gross), sum(net)
+            FROM sold LEFT JOIN led USING (order_key) GROUP BY led_by, currency
+            """,  # noqa: S608 - texts are parameters
+            {
+                **question.parameters,
+                "lookback": lookback // _MICROSECOND,
+                "trusts": list(trusts),
+            },
+        )
+        found = [Attribution(value, *rest) for value, *rest in rows]
+        counts: Counter[str] = Counter()
+        for one in found:
+            counts[one.value] += one.order_count
+        ranked = sorted(counts, key=lambda value: (-counts[value], value))[:limit]
+        places = {value: place for place, value in enumerate(ranked)}
+        return sorted(
+            (one for one in found if one.value in places),
+            key=lambda one: (places[one.value], one.currency),
+        )
+
+    async def list_orders(self, scope: Scope, order_keys: Sequence[bytes]) -> list[SoldOrder]:
+        rows = await self._ask(
+            f"""
+            SELECT order_id, time, trust, currency, gross, taken, told_count, payment_method,
+                agent, consent
+            FROM {_ORDERS}
+            WHERE store = $store AND time IS NOT NULL AND (
+                (time >= $start AND time < $end) OR order_key IN (SELECT unnest($keys::UUID[]))
+            )
+            ORDER BY time, order_id
+            """,  # noqa: S608 - texts are parameters
+            {
+                "store": _store(scope.store_uid),
+                "start": _as_number(scope.start_time),
+                "end": _as_number(scope.end_time),
+                "keys": [UUID(bytes=key) for key in order_keys],
+            },
+        )
+        return [SoldOrder(order_id, _as_time(time), *rest) for order_id, time, *rest in rows]
+
+    async def describe(self, scope: Scope, *, limit: int) -> list[EventDescription]:
+        previous_start = scope.start_time - (scope.end_time - scope.start_time)
+        question = await self._question(scope)
+        within = f"time >= {question.start}"
+        looked_at = f"store = $store AND time >= $previous AND time < $end AND {question.filters}"
         named = f"""
             named AS (
-                SELECT type, name, count(*) AS times, min(time) AS first, max(time) AS last
-                FROM {_EVENTS}
-                WHERE store = $store AND time < $end AND {question.conditions}
+                SELECT type, name, count(*) FILTER ({within}) AS times,
+                    count(*) FILTER (NOT {within}) AS times_before,
+                    min(time) FILTER ({within}) AS first, max(time) FILTER ({within}) AS last
+                FROM {_EVENTS} WHERE {looked_at}
                 GROUP BY type, name ORDER BY times DESC, type, name LIMIT $limit
             )"""  # noqa: S608 - texts are parameters
         # DuckDB refuses parameters that a statement doesn't name.
@@ -299,7 +571,7 @@ class DuckColumns:
             name: value
             for name, value in question.parameters.items()
             if name not in ("replaced", "representatives")
-        } | {"limit": limit}
+        } | {"limit": limit, "previous": _as_number(previous_start)}
         rows = await self._ask(
             f"WITH {named} SELECT * FROM named ORDER BY times DESC, type, name",  # noqa: S608
             parameters,
@@ -308,31 +580,42 @@ class DuckColumns:
             f"""
             WITH {named},
             pairs AS (
-                SELECT e.type, e.name, unnest(json_keys(e.properties)) AS key, e.properties
+                SELECT e.type, e.name, {within} AS inside, e.properties,
+                    unnest(json_keys(e.properties)) AS key
                 FROM {_EVENTS} e JOIN named n ON n.type = e.type AND n.name = e.name
-                WHERE store = $store AND time < $end AND {question.conditions}
+                WHERE {looked_at}
+            ),
+            typed AS (
+                SELECT type, name, key, inside, json_type(
+                    properties, '/' || replace(replace(key, '~', '~0'), '/', '~1')) AS kind
+                FROM pairs
             )
-            SELECT type, name, key, count(*) AS times, list(DISTINCT json_type(
-                properties, '/' || replace(replace(key, '~', '~0'), '/', '~1')))
-            FROM pairs GROUP BY type, name, key ORDER BY times DESC, key
+            SELECT type, name, key, count(*) FILTER (inside) AS times,
+                list(DISTINCT kind) FILTER (inside), count(*) FILTER (NOT inside),
+                list(DISTINCT kind) FILTER (NOT inside)
+            FROM typed GROUP BY type, name, key ORDER BY times DESC, key
             """,  # noqa: S608 - texts are parameters
             parameters,
         )
         properties: defaultdict[tuple[int, str], list[PropertyDescription]] = defaultdict(list)
-        for kind, name, key, times, types in keys:
+        for kind, name, key, times, types, times_before, types_before in keys:
             if len(properties[kind, name]) < _MOST_PROPERTIES:
-                known = tuple(sorted({_JSON_TYPES.get(one, "null") for one in types}))
-                properties[kind, name].append(PropertyDescription(key, times, known))
+                properties[kind, name].append(
+                    PropertyDescription(
+                        key, times, _as_types(types), times_before, _as_types(types_before)
+                    )
+                )
         return [
             EventDescription(
                 type=kind,
                 name=name,
                 event_count=times,
-                first_time=_as_time(first),
-                last_time=_as_time(last),
+                previous_event_count=times_before,
+                first_time=_as_time(first) if first is not None else None,
+                last_time=_as_time(last) if last is not None else None,
                 properties=properties[kind, name],
             )
-            for kind, name, times, first, last in rows
+            for kind, name, times, times_before, first, last in rows
         ]
 
     async def close(self) -> None:
@@ -375,6 +658,7 @@ class DuckColumns:
             if facts:
                 # A page of a thousand rows at once: row by row takes ten times as long.
                 connection.execute(_READ_PAGE, {"path": page.name})
+                _add_orders(connection, facts)
             connection.execute(
                 f"INSERT OR REPLACE INTO {_CURSORS} VALUES ($shard, $position, $as_of)",  # noqa: S608
                 {
@@ -398,6 +682,7 @@ class DuckColumns:
             page.flush()
             connection.execute("BEGIN")
             if facts:
+                _amend_orders(connection, facts)
                 connection.execute(
                     f"DELETE FROM {_EVENTS} WHERE id IN (SELECT unnest($ids::BIGINT[]))",  # noqa: S608
                     {"ids": [fact.event.id for fact in facts]},
@@ -428,7 +713,7 @@ def _remove_residue(path: Path) -> None:
         for statement in _PREPARE:
             new.execute(statement)
         new.execute("ATTACH $path AS old (READ_ONLY)", {"path": str(path)})
-        for name in (_EVENTS, _CURSORS, _CHANGES):
+        for name in (_EVENTS, _ORDERS, _CURSORS, _CHANGES):
             new.execute(f"INSERT INTO {name} FROM old.{name}")
         new.execute("DETACH old")
     fresh.replace(path)
@@ -446,8 +731,13 @@ class _Question:
             "representatives": [UUID(bytes=new) for new in replaced.values()],
         }
         self.filters = " AND ".join(map(self._taken_by, scope.filters)) or "true"
-        start = self._parameter(_as_number(scope.start_time))
-        self.conditions = f"time >= {start} AND {self.filters}"
+        self.start = self._parameter(_as_number(scope.start_time))
+        self.conditions = f"time >= {self.start} AND {self.filters}"
+
+    @property
+    def parameters_but_start(self) -> dict[str, Any]:
+        """For a question that begins elsewhere: DuckDB refuses what a statement doesn't name."""
+        return {name: value for name, value in self.parameters.items() if name != self.start[1:]}
 
     def condition_of(self, step: Step | None) -> str:
         """Which events are of the step."""
@@ -465,8 +755,13 @@ class _Question:
         match of:
             case None:
                 return "''"
+            case Dimension.BROWSER:
+                return "agent"
+            case Dimension.TRUST:
+                return "if(trust = 2, 'confirmed', 'claimed')"
             case Dimension():
-                return of.value
+                name: str = of.value
+                return name
             case Property(path):
                 pointer = "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in path)
                 found = f"json_extract_string(properties, {self._parameter(pointer)})"
@@ -484,7 +779,9 @@ class _Question:
 def _rows_of(facts: Iterable[Fact]) -> list[dict[str, Any]]:
     rows = []
     for fact in facts:
-        event = fact.event
+        event, properties = fact.event, fact.payload.properties
+        move = CART_MOVES.get(event.name) if event.type == TRACK else None
+        change = read_cart_change(move, properties) if move else NO_CHANGE
         previous = fact.payload.previous_id if event.type == ALIAS else ""
         claimed = event.anonymous_id if event.type == IDENTIFY else previous
         rows.append(
@@ -495,23 +792,177 @@ def _rows_of(facts: Iterable[Fact]) -> list[dict[str, Any]]:
                 "mark": UUID(bytes=fact.mark),
                 "type": event.type,
                 "name": event.name,
-                "browser": _as_uuid(anonymous_subject, event.anonymous_id),
-                "account": _as_uuid(user_subject, event.user_id),
-                "claimed": _as_uuid(anonymous_subject, claimed),
-                "alias": _as_uuid(user_subject, previous) if event.user_id else None,
-                "page": page_path_of(fact.payload),
-                "campaign": campaign_of(fact.payload),
-                "referrer": referrer_of(fact.payload),
-                "device": device_of(fact.payload),
-                "country": country_of(fact.payload),
-                "properties": _numbers.encode(dict(fact.payload.properties)).decode(),
+                "browser": _as_uuid(fact.anonymous),
+                "account": _as_uuid(fact.user),
+                "claimed": _as_uuid(anonymous_subject(claimed) if claimed else None),
+                "alias": _as_uuid(user_subject(previous) if previous and fact.user else None),
+                "page": fact.page,
+                "campaign": fact.campaign,
+                "referrer": fact.referrer,
+                "device": fact.device,
+                "country": fact.country,
+                "agent": event.browser,
+                "consent": event.consent,
+                "trust": event.trust,
+                "move": move,
+                "pieces": change.pieces,
+                "amount": change.amount,
+                "currency": change.currency,
+                "properties": _numbers.encode(properties).decode(),
             }
         )
     return rows
 
 
-def _as_uuid(subject_of: Any, text: str) -> UUID | None:
-    return UUID(bytes=subject_of(text)) if text else None
+def _add_orders(connection: duckdb.DuckDBPyConnection, facts: Sequence[Fact]) -> None:
+    """Take what the facts tell of orders into the orders, which are made anew from all of it."""
+    told: defaultdict[tuple[UUID, UUID], list[tuple[Telling, Fact, str]]] = defaultdict(list)
+    for fact in facts:
+        telling = TELLINGS.get(fact.event.name) if fact.event.type == TRACK else None
+        if telling and (order_id := text_in(fact.payload.properties, "order_id")):
+            key = _store(fact.event.store_uid), UUID(bytes=digest_of(order_id))
+            told[key].append((telling, fact, order_id))
+    if not told:
+        return
+    keys = {"stores": [store for store, _ in told], "keys": [key for _, key in told]}
+    among = "(store, order_key) IN (SELECT unnest($stores::UUID[]), unnest($keys::UUID[]))"
+    rows = connection.execute(
+        f"SELECT store, order_key, told FROM {_ORDERS} WHERE {among}",  # noqa: S608
+        keys,
+    ).fetchall()
+    orders = {(store, key): msgspec.msgpack.decode(known, type=Order) for store, key, known in rows}
+    if orders:
+        connection.execute(f"DELETE FROM {_ORDERS} WHERE {among}", keys)  # noqa: S608
+    added: dict[str, list[Any]] = {name: [] for name in _ORDER_COLUMNS}
+    for key, statements in told.items():
+        order = orders.get(key) or Order()
+        for telling, fact, _ in statements:
+            order.add(telling, _statement_of(fact))
+        for name, value in _order_row(key, statements[0][2], order).items():
+            added[name].append(value)
+    connection.execute(_PUT_ORDERS, added)
+
+
+def _amend_orders(connection: duckdb.DuckDBPyConnection, facts: Sequence[Fact]) -> None:
+    """Let orders be known by the ids that facts give them now, and forget whose they are.
+
+    The facts are about to take the places of the events with their ids.
+    """
+    now = {fact.event.id: fact for fact in facts}
+    before = connection.execute(
+        f"SELECT id, store, mark, name, properties FROM {_EVENTS}"  # noqa: S608 - names only
+        f" WHERE id IN (SELECT unnest($ids::BIGINT[])) AND type = {TRACK}",
+        {"ids": list(now)},
+    ).fetchall()
+    names: dict[tuple[UUID, UUID], str] = {}
+    marks: dict[bytes, bytes] = {}
+    refunds: defaultdict[tuple[UUID, UUID], dict[str, str]] = defaultdict(dict)
+    nobody: set[bytes] = set()
+    for identifier, store, mark, name, text in before:
+        fact = now[identifier]
+        properties = msgspec.json.decode(text)
+        old_id, new_id = (text_in(one, "order_id") for one in (properties, fact.payload.properties))
+        if name in TELLINGS and old_id and new_id:
+            key = store, UUID(bytes=digest_of(old_id))
+            names[key] = new_id
+            marks[mark.bytes] = fact.mark
+            refunds[key][text_in(properties, "refund_id")] = text_in(
+                fact.payload.properties, "refund_id"
+            )
+            if fact.user is None and fact.anonymous is None:
+                nobody.add(mark.bytes)
+    if not names:
+        return
+    keys = {*names, *((store, UUID(bytes=digest_of(one))) for (store, _), one in names.items())}
+    asked = {"stores": [store for store, _ in keys], "keys": [key for _, key in keys]}
+    among = "(store, order_key) IN (SELECT unnest($stores::UUID[]), unnest($keys::UUID[]))"
+    rows = connection.execute(
+        f"SELECT store, order_key, order_id, told FROM {_ORDERS} WHERE {among}",  # noqa: S608
+        asked,
+    ).fetchall()
+    connection.execute(f"DELETE FROM {_ORDERS} WHERE {among}", asked)  # noqa: S608
+    added: dict[str, list[Any]] = {name: [] for name in _ORDER_COLUMNS}
+    for store, old_key, known_id, told in rows:
+        order_id = names.get((store, old_key), known_id)
+        order = retold(
+            msgspec.msgpack.decode(told, type=Order),
+            marks,
+            refunds[store, old_key],
+            nobody=nobody,
+        )
+        new_key = store, UUID(bytes=digest_of(order_id))
+        for name, value in _order_row(new_key, order_id, order).items():
+            added[name].append(value)
+    if rows:
+        connection.execute(_PUT_ORDERS, added)
+
+
+def _statement_of(fact: Fact) -> Statement:
+    event, properties = fact.event, fact.payload.properties
+    return read_statement(
+        properties,
+        time=event.occur_time,
+        mark=fact.mark,
+        trust=Trust(event.trust),
+        origin=Origin(
+            user=fact.user or b"",
+            anonymous=fact.anonymous or b"",
+            payment_method=text_in(properties, "payment_method"),
+            browser=event.browser,
+            consent=event.consent,
+        ),
+    )
+
+
+def _order_row(key: tuple[UUID, UUID], order_id: str, order: Order) -> dict[str, Any]:
+    entries = entries_of(order)
+    sale = entries[0] if entries else None
+    origin = origin_of(order)
+    return {
+        "store": key[0],
+        "order_key": key[1],
+        "told": msgspec.msgpack.encode(order),
+        "order_id": order_id,
+        "time": _as_number(sale.time) if sale else None,
+        "trust": sale.trust if sale else None,
+        "currency": sale.currency if sale else None,
+        "gross": sale.amount if sale else None,
+        "taken": sum(entry.amount for entry in entries[1:]),
+        "told_count": max(order.completion_counts.values(), default=0),
+        "account": _as_uuid(origin.user or None),
+        "browser": _as_uuid(origin.anonymous or None),
+        "payment_method": origin.payment_method,
+        "agent": origin.browser,
+        "consent": origin.consent,
+    }
+
+
+_CartRows: TypeAlias = list[tuple[CartState, str, int]]
+
+
+def _cart_sums(rows: _CartRows) -> CartSums:
+    counts: Counter[CartState] = Counter()
+    values: Counter[tuple[CartState, str]] = Counter()
+    for state, currency, found in rows:
+        if currency:
+            values[state, currency] += found
+        else:
+            counts[state] += found
+    return CartSums(counts, values)
+
+
+def _periods_of(boundaries: Sequence[datetime]) -> dict[str, Any]:
+    """The parameters of `_PERIODS`."""
+    starts = [_as_number(time) for time in boundaries[:-1]]
+    return {"starts": starts, "periods": len(starts)}
+
+
+def _as_types(found: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(sorted({_JSON_TYPES.get(one, "null") for one in found or ()}))
+
+
+def _as_uuid(subject: bytes | None) -> UUID | None:
+    return UUID(bytes=subject) if subject else None
 
 
 def _store(store_uid: str) -> UUID:

@@ -9,16 +9,17 @@ whenever one of them comes to light, so the sequence in which they do doesn't ma
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, fields
-from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 
 import msgspec
-from sqlalchemy import Table, delete, insert, select, tuple_, update
-from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.uid import format_uid, parse_uid
+from services.query import bulk
+from services.query.bulk import Key, Row, time_text
 from services.query.identities import Ownership, anonymous_subject, join, user_subject
 from services.query.orders import (
     TELLINGS,
@@ -29,7 +30,7 @@ from services.query.orders import (
     lines_of,
     read_statement,
 )
-from services.query.payload import campaign_of, digest_of, page_path_of, referrer_of, text_in
+from services.query.payload import digest_of, text_in
 from services.query.projection import ALIAS, IDENTIFY, PAGE_TYPES, TRACK, Fact
 from services.query.quarters import quarter_of
 from services.query.sessions import (
@@ -38,34 +39,62 @@ from services.query.sessions import (
     HitKind,
     Session,
     cut_into_sessions,
+    hits_of,
     plan_recut,
 )
 from services.query.tables import (
-    hits,
     orders,
     owners,
     product_sales,
     products,
     representatives,
     revenue,
+    session_sums,
     sessions,
     tallies,
     visits,
 )
 from services.query.tallies import named_product, tallies_of_action, tallies_of_page
 
-_MOST_KEYS = 400
 _MICROSECOND = timedelta(microseconds=1)
-_SESSION_FIELDS = [field.name for field in fields(Session)]
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Session)
+_SESSION_CHANGES = [
+    column.name for column in sessions.c if not column.primary_key and column.name != "quarter"
+]
+_MOST_REMEMBERED = 50_000
 
-Key: TypeAlias = tuple[str, bytes]
-"""A store, and what stands for a subject or an order in it."""
-Row: TypeAlias = dict[str, Any]
+
+class Memory:
+    """What a generation's figures are known to hold, so that it needn't be read again.
+
+    For who adds facts one batch after the other, and nobody else in between. Must be forgotten
+    when a transaction was not committed.
+    """
+
+    def __init__(self) -> None:
+        self.sessions: dict[Key, Session] = {}
+        """The latest of each subject."""
+        self.product_names: dict[Key, tuple[int, bytes]] = {}
+        """The quarter in which a product was named last, and how."""
+
+    def trim(self) -> None:
+        """Forget what would take too much room."""
+        for known in (self.sessions, self.product_names):
+            if len(known) > _MOST_REMEMBERED:
+                known.clear()
 
 
-async def add_facts(transaction: AsyncConnection, generation: int, facts: Sequence[Fact]) -> None:
+async def add_facts(
+    transaction: AsyncConnection,
+    generation: int,
+    facts: Sequence[Fact],
+    memory: Memory | None = None,
+) -> None:
     """Bring all figures of a generation up to date with facts that it doesn't hold yet."""
-    figures = _Figures(transaction, generation)
+    memory = memory or Memory()
+    memory.trim()
+    figures = _Figures(transaction, generation, memory)
     await figures.add_tallies(facts)
     await figures.add_visits(facts)
     await figures.add_ownerships(facts)
@@ -81,31 +110,27 @@ class _Figures:
 
     _transaction: AsyncConnection
     _generation: int
+    _memory: Memory
 
     async def add_tallies(self, facts: Sequence[Fact]) -> None:
         counted: Counter[tuple[str, int, int, str]] = Counter()
         for fact in facts:
             event = fact.event
-            quarter = quarter_of(event.occur_time)
-            counted[event.store_uid, event.type, quarter, event.name] += 1
-            if event.type in PAGE_TYPES:
-                found = tallies_of_page(fact.payload)
-            elif event.type == TRACK:
+            kind, quarter = event.type, quarter_of(event.occur_time)
+            counted[event.store_uid, kind, quarter, event.name] += 1
+            if kind in PAGE_TYPES:
+                found = tallies_of_page(fact)
+            elif kind == TRACK:
                 found = tallies_of_action(event.name, fact.payload)
             else:
                 continue
             for measure, name in found:
                 counted[event.store_uid, measure, quarter, name] += 1
-        await self._put(
+        await bulk.put(
+            self._transaction,
             tallies,
             [
-                {
-                    "store_uid": store_uid,
-                    "measure": measure,
-                    "quarter": quarter,
-                    "name": name,
-                    "tally": tally,
-                }
+                (self._generation, _store(store_uid), measure, quarter, name.encode(), tally)
                 for (store_uid, measure, quarter, name), tally in sorted(counted.items())
             ],
             add=["tally"],
@@ -115,12 +140,13 @@ class _Figures:
         seen = {
             (fact.event.store_uid, quarter_of(fact.event.occur_time), subject)
             for fact in facts
-            if (subject := _subject_of(fact)) is not None
+            if (subject := fact.user or fact.anonymous) is not None
         }
-        await self._put(
+        await bulk.put(
+            self._transaction,
             visits,
             [
-                {"store_uid": store_uid, "quarter": quarter, "subject": subject}
+                (self._generation, _store(store_uid), quarter, subject)
                 for store_uid, quarter, subject in sorted(seen)
             ],
         )
@@ -128,136 +154,146 @@ class _Figures:
     async def add_ownerships(self, facts: Sequence[Fact]) -> None:
         claims: dict[Key, Ownership] = {}
         for fact in facts:
-            event = fact.event
-            anonymous_id = ""
-            if event.type == IDENTIFY:
-                anonymous_id = event.anonymous_id
-            elif event.type == ALIAS:
-                anonymous_id = fact.payload.previous_id
-            if anonymous_id and event.user_id:
-                key = event.store_uid, anonymous_subject(anonymous_id)
-                claim = Ownership(event.occur_time, user_subject(event.user_id))
+            subject = None
+            if fact.event.type == IDENTIFY:
+                subject = fact.anonymous
+            elif fact.event.type == ALIAS and fact.payload.previous_id:
+                subject = anonymous_subject(fact.payload.previous_id)
+            if subject is not None and fact.user is not None:
+                key = _store(fact.event.store_uid), subject
+                claim = Ownership(fact.event.occur_time, fact.user)
                 claims[key] = min(claim, claims.get(key, claim))
+        if not claims:
+            return
         known = {
-            (row.store_uid, row.subject): Ownership(row.identify_time, row.user)
-            for row in await self._rows_of(owners, "subject", claims)
+            (store, subject): Ownership(bulk.read_time(time), user)
+            for store, subject, user, time in await bulk.find(
+                self._transaction,
+                owners,
+                ("store_uid", "subject", "user", "identify_time"),
+                generation=self._generation,
+                key="subject",
+                keys=claims,
+            )
         }
-        await self._put(
+        await bulk.put(
+            self._transaction,
             owners,
             [
-                {
-                    "store_uid": store_uid,
-                    "subject": subject,
-                    "user": claim.user,
-                    "identify_time": claim.time,
-                }
-                for (store_uid, subject), claim in sorted(claims.items())
-                if (store_uid, subject) not in known or claim < known[store_uid, subject]
+                (self._generation, *key, claim.user, time_text(claim.time))
+                for key, claim in sorted(claims.items())
+                if key not in known or claim < known[key]
             ],
             replace=["user", "identify_time"],
         )
 
     async def add_aliases(self, facts: Sequence[Fact]) -> None:
-        pairs: defaultdict[str, list[tuple[bytes, bytes]]] = defaultdict(list)
+        pairs: defaultdict[bytes, list[tuple[bytes, bytes]]] = defaultdict(list)
         for fact in facts:
-            event = fact.event
-            if event.type == ALIAS and event.user_id and fact.payload.previous_id:
-                pair = user_subject(fact.payload.previous_id), user_subject(event.user_id)
-                pairs[event.store_uid].append(pair)
-        users = {(store, user) for store in pairs for pair in pairs[store] for user in pair}
-        known: defaultdict[str, dict[bytes, bytes]] = defaultdict(dict)
-        for row in await self._rows_of(representatives, "subject", users):
-            known[row.store_uid][row.subject] = row.representative
+            previous_id = fact.payload.previous_id
+            if fact.event.type == ALIAS and fact.user is not None and previous_id:
+                pair = user_subject(previous_id), fact.user
+                pairs[_store(fact.event.store_uid)].append(pair)
+        if not pairs:
+            return
+        known: defaultdict[bytes, dict[bytes, bytes]] = defaultdict(dict)
+        for of_store, subject, representative in await bulk.find(
+            self._transaction,
+            representatives,
+            ("store_uid", "subject", "representative"),
+            generation=self._generation,
+            key="subject",
+            keys={(store, user) for store in pairs for pair in pairs[store] for user in pair},
+        ):
+            known[of_store][subject] = representative
         column = representatives.c
-        for store_uid in sorted(pairs):
-            replaced = join(pairs[store_uid], known[store_uid])
+        for store in sorted(pairs):
+            replaced = join(pairs[store], known[store])
             for old, new in sorted(replaced.items()):
                 await self._transaction.execute(
                     update(representatives)
                     .where(
                         column.generation == self._generation,
-                        column.store_uid == store_uid,
+                        column.store_uid == format_uid("sto", store),
                         column.representative == old,
                     )
                     .values(representative=new)
                 )
-            await self._put(
+            await bulk.put(
+                self._transaction,
                 representatives,
-                [
-                    {"store_uid": store_uid, "subject": old, "representative": new}
-                    for old, new in sorted(replaced.items())
-                ],
+                [(self._generation, store, old, new) for old, new in sorted(replaced.items())],
                 replace=["representative"],
             )
 
     async def add_hits(self, facts: Sequence[Fact]) -> None:
         new: defaultdict[Key, list[Hit]] = defaultdict(list)
         for fact in facts:
-            if fact.event.anonymous_id:
-                key = fact.event.store_uid, anonymous_subject(fact.event.anonymous_id)
-                new[key].append(_hit_of(fact))
+            if fact.anonymous is not None:
+                new[_store(fact.event.store_uid), fact.anonymous].append(_hit_of(fact))
         if not new:
             return
         known = await self._sessions_of(new)
+        sums = _SessionSums(self._generation)
         gone: list[tuple[Key, Session]] = []
         made: list[tuple[Key, Session]] = []
         for key, new_hits in sorted(new.items()):
-            new_hits.sort(key=lambda hit: hit.place)
-            plan = plan_recut(known.get(key, ()), new_hits)
-            old_hits = await self._hits_of(key, plan.changed)
-            replayed = sorted([*old_hits, *new_hits], key=lambda hit: hit.place)
+            if len(new_hits) > 1:
+                new_hits.sort(key=lambda hit: hit.place)
+            sessions_before = known.get(key, ())
+            plan = plan_recut(sessions_before, new_hits)
+            replayed = new_hits
+            if plan.changed:
+                old_hits = [hit for session in plan.changed for hit in hits_of(session)]
+                replayed = sorted([*old_hits, *new_hits], key=lambda hit: hit.place)
             cut = cut_into_sessions(replayed, after=plan.kept)
             before = {session.start: session for session in plan.changed}
             if plan.kept is not None:
                 before[plan.kept.start] = plan.kept
-            after = {session.start for session in cut}
+            after = {session.start: session for session in cut}
             gone += [(key, session) for start, session in before.items() if start not in after]
             made += [(key, session) for session in cut if before.get(session.start) != session]
+            for session in before.values():
+                sums.count(key[0], session, sign=-1)
+            for session in cut:
+                sums.count(key[0], session, sign=1)
+            latest = cut[-1]
+            if sessions_before and sessions_before[-1].start not in before:
+                latest = max(latest, sessions_before[-1], key=lambda session: session.start)
+            self._memory.sessions[key] = latest
         await self._drop_sessions(gone)
-        await self._put(
+        await bulk.put(
+            self._transaction,
             sessions,
-            [_as_row(key, session) for key, session in made],
-            replace=[
-                column.name
-                for column in sessions.c
-                if not column.primary_key and column.name != "quarter"
-            ],
+            [self._as_row(key, session) for key, session in made],
+            replace=_SESSION_CHANGES,
         )
-        rows = [
-            {
-                "generation": self._generation,
-                "store_uid": store_uid,
-                "subject": subject,
-                "occur_time": hit.time,
-                "mark": hit.mark,
-                "kind": hit.kind,
-                "page": hit.page,
-                "campaign": hit.campaign,
-                "referrer": hit.referrer,
-            }
-            for (store_uid, subject), new_hits in sorted(new.items())
-            for hit in new_hits
-        ]
-        await self._transaction.execute(insert(hits), rows)
+        await bulk.put(self._transaction, session_sums, sums.rows(), add=_SESSION_SUMS)
 
     async def add_orders(self, facts: Sequence[Fact]) -> None:
         told: defaultdict[Key, list[tuple[Telling, Fact]]] = defaultdict(list)
         order_ids: dict[Key, str] = {}
         for fact in facts:
             telling = TELLINGS.get(fact.event.name) if fact.event.type == TRACK else None
-            order_id = text_in(fact.payload.properties, "order_id")
-            if telling and order_id:
-                key = fact.event.store_uid, digest_of(order_id)
+            if telling and (order_id := text_in(fact.payload.properties, "order_id")):
+                key = _store(fact.event.store_uid), digest_of(order_id)
                 told[key].append((telling, fact))
                 order_ids[key] = order_id
         if not told:
             return
         known = {
-            (row.store_uid, row.order_key): row.told
-            for row in await self._rows_of(orders, "order_key", told)
+            (store, order_key): found
+            for store, order_key, found in await bulk.find(
+                self._transaction,
+                orders,
+                ("store_uid", "order_key", "told"),
+                generation=self._generation,
+                key="order_key",
+                keys=told,
+            )
         }
         rows: list[Row] = []
-        sums = _Sums()
+        sums = _Sums(self._generation)
         for key, statements in sorted(told.items()):
             order = msgspec.msgpack.decode(known[key], type=Order) if key in known else Order()
             sums.count(key[0], order, sign=-1)
@@ -272,20 +308,14 @@ class _Figures:
                     ),
                 )
             sums.count(key[0], order, sign=1)
-            rows.append(
-                {
-                    "store_uid": key[0],
-                    "order_key": key[1],
-                    "order_id": order_ids[key],
-                    "told": msgspec.msgpack.encode(order),
-                }
-            )
-        await self._put(orders, rows, replace=["told"])
-        await self._put(revenue, list(sums.of_revenue()), add=_REVENUE_SUMS)
-        await self._put(product_sales, list(sums.of_products()), add=_SALES_SUMS)
+            encoded = _encoder.encode(order)
+            rows.append((self._generation, *key, order_ids[key].encode(), encoded))
+        await bulk.put(self._transaction, orders, rows, replace=["told"])
+        await bulk.put(self._transaction, revenue, sums.of_revenue(), add=_REVENUE_SUMS)
+        await bulk.put(self._transaction, product_sales, sums.of_products(), add=_SALES_SUMS)
 
     async def add_product_names(self, facts: Sequence[Fact]) -> None:
-        names: dict[tuple[str, str], tuple[datetime, bytes, str]] = {}
+        names: dict[Key, tuple[int, bytes]] = {}
         for fact in facts:
             event = fact.event
             if event.type != TRACK:
@@ -293,127 +323,100 @@ class _Figures:
             found = named_product(event.name, fact.payload)
             if found is not None and found[1]:
                 product_id, name = found
-                key = event.store_uid, product_id
-                told = event.occur_time, fact.mark, name
+                key = _store(event.store_uid), product_id.encode()
+                told = quarter_of(event.occur_time), name.encode()
                 names[key] = max(told, names.get(key, told))
-        known = {
-            (row.store_uid, row.product_id): (row.name_time, row.name_mark, row.name)
-            for row in await self._rows_of(products, "product_id", names)
+        remembered = self._memory.product_names
+        names = {
+            key: told
+            for key, told in names.items()
+            if key not in remembered or told > remembered[key]
         }
-        await self._put(
+        if not names:
+            return
+        for store, product_id, quarter, name in await bulk.find(
+            self._transaction,
+            products,
+            ("store_uid", "product_id", "name_quarter", "name"),
+            generation=self._generation,
+            key="product_id",
+            keys=[key for key in names if key not in remembered],
+        ):
+            remembered[store, product_id] = quarter, name
+        later = {
+            key: told
+            for key, told in names.items()
+            if key not in remembered or told > remembered[key]
+        }
+        await bulk.put(
+            self._transaction,
             products,
             [
-                {
-                    "store_uid": store_uid,
-                    "product_id": product_id,
-                    "name": name,
-                    "name_time": time,
-                    "name_mark": mark,
-                }
-                for (store_uid, product_id), (time, mark, name) in sorted(names.items())
-                if (time, mark, name) > known.get((store_uid, product_id), (time, b"", ""))
+                (self._generation, *key, name, quarter)
+                for key, (quarter, name) in sorted(later.items())
             ],
-            replace=["name", "name_time", "name_mark"],
+            replace=["name", "name_quarter"],
         )
+        remembered |= later
 
-    async def _sessions_of(self, new: dict[Key, list[Hit]]) -> dict[Key, list[Session]]:
+    async def _sessions_of(self, new: dict[Key, list[Hit]]) -> dict[Key, Sequence[Session]]:
         """The sessions that end late enough to matter to the hits, by subject, sorted."""
-        earliest = min(hit.time for found in new.values() for hit in found)
-        found: defaultdict[Key, list[Session]] = defaultdict(list)
-        for row in await self._rows_of(
-            sessions, "subject", new, sessions.c.end_time >= earliest - LONGEST_PAUSE
+        found: dict[Key, Sequence[Session]] = {}
+        unknown: dict[Key, list[Session]] = {}
+        remembered = self._memory.sessions
+        for key, new_hits in new.items():
+            latest = remembered.get(key)
+            if latest is not None and all(hit.place > latest.start for hit in new_hits):
+                found[key] = (latest,)
+            else:
+                unknown[key] = []
+        if not unknown:
+            return found
+        earliest = min([hit.time for key in unknown for hit in new[key]])
+        for store, subject, session in await bulk.find(
+            self._transaction,
+            sessions,
+            ("store_uid", "subject", "session"),
+            generation=self._generation,
+            key="subject",
+            keys=unknown,
+            condition=f"end_time >= '{time_text(earliest - LONGEST_PAUSE)}'",
         ):
-            session = Session(*(getattr(row, name) for name in _SESSION_FIELDS))
-            found[row.store_uid, row.subject].append(session)
-        for some in found.values():
+            unknown[store, subject].append(_decoder.decode(session))
+        for some in unknown.values():
             some.sort(key=lambda session: session.start)
-        return found
+        return found | unknown
 
-    async def _hits_of(self, key: Key, changed: Sequence[Session]) -> list[Hit]:
-        """The hits that sessions, which follow one another, were made of."""
-        if not changed:
-            return []
-        column = hits.c
-        rows = await self._transaction.execute(
-            select(
-                column.occur_time,
-                column.mark,
-                column.kind,
-                column.page,
-                column.campaign,
-                column.referrer,
-            ).where(
-                column.generation == self._generation,
-                column.store_uid == key[0],
-                column.subject == key[1],
-                column.occur_time >= changed[0].start_time,
-                column.occur_time <= changed[-1].end_time,
-            )
+    def _as_row(self, key: Key, session: Session) -> Row:
+        return (
+            self._generation,
+            *key,
+            time_text(session.start_time),
+            session.start_mark,
+            time_text(session.end_time),
+            quarter_of(session.start_time),
+            session.entry_page.encode(),
+            session.exit_page.encode(),
+            session.campaign.encode(),
+            session.referrer.encode(),
+            int(session.bounced),
+            session.page_count,
+            _duration_of(session),
+            _encoder.encode(session),
         )
-        found = [Hit(row[0], row[1], HitKind(row[2]), row[3], row[4], row[5]) for row in rows]
-        return [hit for hit in found if changed[0].start <= hit.place <= changed[-1].end]
 
     async def _drop_sessions(self, gone: Sequence[tuple[Key, Session]]) -> None:
         column = sessions.c
-        for (store_uid, subject), session in gone:
+        for (store, subject), session in gone:
             await self._transaction.execute(
                 delete(sessions).where(
                     column.generation == self._generation,
-                    column.store_uid == store_uid,
+                    column.store_uid == format_uid("sto", store),
                     column.subject == subject,
                     column.start_time == session.start_time,
                     column.start_mark == session.start_mark,
                 )
             )
-
-    async def _rows_of(
-        self,
-        table: Table,
-        key: str,
-        keys: Collection[tuple[str, Any]],
-        *conditions: Any,
-    ) -> list[Any]:
-        """The generation's rows with these stores and keys."""
-        found: list[Any] = []
-        for some in _in_batches(sorted(keys)):
-            statement = select(table).where(
-                table.c.generation == self._generation,
-                tuple_(table.c.store_uid, table.c[key]).in_(some),
-                *conditions,
-            )
-            found += await self._transaction.execute(statement)
-        return found
-
-    async def _put(
-        self,
-        table: Table,
-        rows: Sequence[Row],
-        *,
-        add: Sequence[str] = (),
-        replace: Sequence[str] = (),
-    ) -> None:
-        """Insert rows; of those that are there, add to some columns, and replace others."""
-        if not rows:
-            return
-        if self._transaction.dialect.name == "sqlite":
-            on_sqlite = sqlite.insert(table)
-            changes = {name: table.c[name] + on_sqlite.excluded[name] for name in add}
-            changes |= {name: on_sqlite.excluded[name] for name in replace}
-            statement: Any = (
-                on_sqlite.on_conflict_do_update(set_=changes)
-                if changes
-                else on_sqlite.on_conflict_do_nothing()
-            )
-        else:
-            on_mysql = mysql.insert(table)
-            changes = {name: table.c[name] + on_mysql.inserted[name] for name in add}
-            changes |= {name: on_mysql.inserted[name] for name in replace}
-            statement = on_mysql.on_duplicate_key_update(
-                changes or {"generation": table.c.generation}
-            )
-        await self._transaction.execute(
-            statement, [{"generation": self._generation, **row} for row in rows]
-        )
 
 
 _REVENUE_SUMS = [
@@ -424,6 +427,7 @@ _REVENUE_SUMS = [
     "cancellation_count",
     "cancelled",
 ]
+_SESSION_SUMS = ["session_count", "bounce_count", "page_count", "duration"]
 _SALES_SUMS = ["order_count", "quantity", "revenue"]
 _REVENUE_COLUMNS = {
     Telling.COMPLETED: ("order_count", "gross"),
@@ -432,23 +436,44 @@ _REVENUE_COLUMNS = {
 }
 
 
+class _SessionSums:
+    """What the sums of sessions gain and lose."""
+
+    def __init__(self, generation: int) -> None:
+        self._generation = generation
+        self._sums: defaultdict[tuple[bytes, int], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+
+    def count(self, store: bytes, session: Session, *, sign: int) -> None:
+        """Count a session, or with a negative sign take it away."""
+        sums = self._sums[store, quarter_of(session.start_time)]
+        sums[0] += sign
+        if session.bounced:
+            sums[1] += sign
+        sums[2] += sign * session.page_count
+        sums[3] += sign * _duration_of(session)
+
+    def rows(self) -> list[Row]:
+        return [
+            (self._generation, *key, *sums) for key, sums in sorted(self._sums.items()) if any(sums)
+        ]
+
+
 class _Sums:
     """What the ledger's sums gain and lose."""
 
-    def __init__(self) -> None:
-        self._revenue: defaultdict[tuple[str, int, str, int], Counter[str]]
+    def __init__(self, generation: int) -> None:
+        self._generation = generation
+        self._revenue: defaultdict[tuple[bytes, int, str, int], Counter[str]]
         self._revenue = defaultdict(Counter)
-        self._products: defaultdict[tuple[str, int, str, str], Counter[str]]
+        self._products: defaultdict[tuple[bytes, int, str, str], Counter[str]]
         self._products = defaultdict(Counter)
 
-    def count(self, store_uid: str, order: Order, *, sign: int) -> None:
+    def count(self, store: bytes, order: Order, *, sign: int) -> None:
         """Count an order, or with a negative sign take it away."""
         entries = entries_of(order)
         for entry in entries:
             count, amount = _REVENUE_COLUMNS[entry.telling]
-            sums = self._revenue[
-                store_uid, quarter_of(entry.time), entry.currency, int(entry.trust)
-            ]
+            sums = self._revenue[store, quarter_of(entry.time), entry.currency, int(entry.trust)]
             sums[count] += sign
             sums[amount] += sign * entry.amount
         if not entries:
@@ -457,41 +482,31 @@ class _Sums:
         lines = lines_of(order)
         for product_id in {line.product_id for line in lines}:
             of_product = [line for line in lines if line.product_id == product_id]
-            sums = self._products[store_uid, quarter_of(sale.time), product_id, sale.currency]
+            sums = self._products[store, quarter_of(sale.time), product_id, sale.currency]
             sums["order_count"] += sign
             sums["quantity"] += sign * sum(line.quantity for line in of_product)
             sums["revenue"] += sign * sum(line.revenue for line in of_product)
 
-    def of_revenue(self) -> Iterator[Row]:
-        for (store_uid, quarter, currency, trust), sums in sorted(self._revenue.items()):
-            if any(sums.values()):
-                yield {
-                    "store_uid": store_uid,
-                    "quarter": quarter,
-                    "currency": currency,
-                    "trust": trust,
-                    **{name: sums[name] for name in _REVENUE_SUMS},
-                }
+    def of_revenue(self) -> list[Row]:
+        return [
+            (self._generation, *key, *(sums[name] for name in _REVENUE_SUMS))
+            for key, sums in sorted(self._revenue.items())
+            if any(sums.values())
+        ]
 
-    def of_products(self) -> Iterator[Row]:
-        for (store_uid, quarter, product_id, currency), sums in sorted(self._products.items()):
-            if any(sums.values()):
-                yield {
-                    "store_uid": store_uid,
-                    "quarter": quarter,
-                    "product_id": product_id,
-                    "currency": currency,
-                    **{name: sums[name] for name in _SALES_SUMS},
-                }
-
-
-def _subject_of(fact: Fact) -> bytes | None:
-    """Who did it, as far as the event itself says."""
-    if fact.event.user_id:
-        return user_subject(fact.event.user_id)
-    if fact.event.anonymous_id:
-        return anonymous_subject(fact.event.anonymous_id)
-    return None
+    def of_products(self) -> list[Row]:
+        return [
+            (
+                self._generation,
+                store,
+                quarter,
+                product_id.encode(),
+                currency,
+                *(sums[name] for name in _SALES_SUMS),
+            )
+            for (store, quarter, product_id, currency), sums in sorted(self._products.items())
+            if any(sums.values())
+        ]
 
 
 def _hit_of(fact: Fact) -> Hit:
@@ -504,23 +519,15 @@ def _hit_of(fact: Fact) -> Hit:
         time=fact.event.occur_time,
         mark=fact.mark,
         kind=kind,
-        page=page_path_of(fact.payload),
-        campaign=campaign_of(fact.payload),
-        referrer=referrer_of(fact.payload),
+        page=fact.page if kind is HitKind.PAGE else "",
+        campaign=fact.campaign,
+        referrer=fact.referrer,
     )
 
 
-def _as_row(key: Key, session: Session) -> Row:
-    return {
-        "store_uid": key[0],
-        "subject": key[1],
-        **{name: getattr(session, name) for name in _SESSION_FIELDS},
-        "quarter": quarter_of(session.start_time),
-        "duration": (session.end_time - session.start_time) // _MICROSECOND,
-        "bounced": session.bounced,
-    }
+def _duration_of(session: Session) -> int:
+    return (session.end_time - session.start_time) // _MICROSECOND
 
 
-def _in_batches(keys: Sequence[tuple[str, Any]]) -> Iterator[Sequence[tuple[str, Any]]]:
-    for start in range(0, len(keys), _MOST_KEYS):
-        yield keys[start : start + _MOST_KEYS]
+def _store(store_uid: str) -> bytes:
+    return parse_uid("sto", store_uid)

@@ -11,8 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from services.query.payload import digest_of
+
+_REMEMBERED = 65_536
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -23,11 +26,14 @@ class Ownership:
     user: bytes
 
 
+# Whoever does something does more soon.
+@lru_cache(_REMEMBERED)
 def user_subject(user_id: str) -> bytes:
     """What stands for a user in the read models."""
     return digest_of("user", user_id)
 
 
+@lru_cache(_REMEMBERED)
 def anonymous_subject(anonymous_id: str) -> bytes:
     """What stands for a browser or app in the read models."""
     return digest_of("anonymous", anonymous_id)

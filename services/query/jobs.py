@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.cron.job import Batch, Job
 from common.cron.trim_runs import trim_runs_job
-from services.query import repository
+from services.query import repository, silence
 from services.query.quarters import quarter_of, time_of
 from services.query.repository import Selection
 from services.query.tallies import EVENT_TYPES
@@ -27,7 +27,12 @@ class CountsDiffer(Exception):
 
 def query_jobs() -> list[Job]:
     """All jobs that Query runs."""
-    return [trim_runs_job(), check_counts_job(), drop_replaced_figures_job()]
+    return [
+        trim_runs_job(),
+        check_counts_job(),
+        drop_replaced_figures_job(),
+        note_silent_events_job(),
+    ]
 
 
 def check_counts_job() -> Job:
@@ -52,6 +57,25 @@ def drop_replaced_figures_job() -> Job:
         period=timedelta(hours=1),
         run_batch=_drop_some_figures,
     )
+
+
+def note_silent_events_job() -> Job:
+    """Notes which events have fallen silent, a store in each batch."""
+    return Job(
+        name="note-silent-events",
+        description="Notes events that used to happen and don't any more.",
+        period=timedelta(minutes=15),
+        run_batch=_note_next_store,
+    )
+
+
+async def _note_next_store(transaction: AsyncConnection, *, cursor: str, now: datetime) -> Batch:
+    store_uid = await repository.find_next_store(transaction, cursor or None)
+    if store_uid is None:
+        return Batch(row_count=0, done=True)
+    live = await repository.find_live_generation(transaction)
+    row_count = await silence.note_silent_events(transaction, live, store_uid, now=now)
+    return Batch(row_count=row_count, done=False, cursor=store_uid)
 
 
 async def _drop_some_figures(transaction: AsyncConnection, *, cursor: str, now: datetime) -> Batch:

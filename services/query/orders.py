@@ -65,6 +65,22 @@ class Line(msgspec.Struct, frozen=True, array_like=True):
     """Of the whole line, in `MONEY_UNIT`s."""
 
 
+class Origin(msgspec.Struct, frozen=True, array_like=True):
+    """Where a statement comes from. What isn't known is empty."""
+
+    user: bytes = b""
+    """Stands for the user."""
+    anonymous: bytes = b""
+    """Stands for the browser or app."""
+    payment_method: str = ""
+    browser: str = ""
+    """The browser's name."""
+    consent: str = ""
+
+
+NOWHERE = Origin()
+
+
 class Statement(msgspec.Struct, frozen=True, array_like=True):
     """What one event says of an order."""
 
@@ -77,6 +93,7 @@ class Statement(msgspec.Struct, frozen=True, array_like=True):
     currency: str
     refund_id: str
     lines: tuple[Line, ...]
+    origin: Origin = NOWHERE
 
     @property
     def place(self) -> tuple[datetime, bytes]:
@@ -98,12 +115,15 @@ class Order(msgspec.Struct, array_like=True):
     """By trust, the earliest."""
     refunded: dict[int, dict[str, Statement]] = {}
     """By trust and refund, the earliest."""
+    completion_counts: dict[int, int] = {}
+    """By trust, how often it was said to be completed."""
 
     def add(self, telling: Telling, statement: Statement) -> None:
         """Take in what an event says."""
         trust = statement.trust
         if telling is Telling.COMPLETED:
             self.completed[trust] = _earlier(self.completed.get(trust), statement)
+            self.completion_counts[trust] = self.completion_counts.get(trust, 0) + 1
         elif telling is Telling.CANCELLED:
             self.cancelled[trust] = _earlier(self.cancelled.get(trust), statement)
         elif telling is Telling.UPDATED:
@@ -168,8 +188,24 @@ def lines_of(order: Order) -> tuple[Line, ...]:
     return _worth_of(order, sale).lines or sale.lines
 
 
+def origin_of(order: Order) -> Origin:
+    """Where those who said that it was completed said it: of each, what the most trusted knew."""
+    known = [order.completed[trust].origin for trust in sorted(order.completed, reverse=True)]
+
+    def first(name: str) -> Any:
+        return next((found for one in known if (found := getattr(one, name))), None)
+
+    given = {name: found for name in Origin.__struct_fields__ if (found := first(name))}
+    return Origin(**given)
+
+
 def read_statement(
-    properties: Mapping[str, Any], *, time: datetime, mark: bytes, trust: Trust
+    properties: Mapping[str, Any],
+    *,
+    time: datetime,
+    mark: bytes,
+    trust: Trust,
+    origin: Origin = NOWHERE,
 ) -> Statement:
     """What an event's properties say of an order."""
     lines = _read_lines(properties)
@@ -178,9 +214,10 @@ def read_statement(
         mark=mark,
         trust=trust,
         amount=_read_amount(properties, lines),
-        currency=_read_currency(properties),
+        currency=read_currency(properties),
         refund_id=text_in(properties, "refund_id"),
         lines=lines,
+        origin=origin,
     )
 
 
@@ -217,7 +254,8 @@ def _read_amount(properties: Mapping[str, Any], lines: tuple[Line, ...]) -> int 
     return sum(line.revenue for line in lines) if lines else None
 
 
-def _read_currency(properties: Mapping[str, Any]) -> str:
+def read_currency(properties: Mapping[str, Any]) -> str:
+    """The code of the currency that is named; `XXX` if none is."""
     currency = text_in(properties, "currency").upper()
     named = len(currency) == _CURRENCY_LETTERS and currency.isascii() and currency.isalpha()
     return currency if named else UNKNOWN_CURRENCY

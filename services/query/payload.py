@@ -7,10 +7,9 @@ e-commerce specification: https://segment.com/docs/connections/spec/ecommerce/v2
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
+from functools import lru_cache
 from hashlib import blake2b
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -25,7 +24,9 @@ LARGEST_AMOUNT = 10**14
 _TEXT_LENGTH = 255
 _DIGEST_BYTES = 16
 _EXACT = Context(prec=40, rounding=ROUND_HALF_EVEN)
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_NOTHING: dict[str, Any] = {}
+# Of pages, hosts and user agents, the same few come again and again.
+_REMEMBERED = 8192
 
 
 class _Fields(msgspec.Struct, rename="camel"):
@@ -36,12 +37,11 @@ class _Fields(msgspec.Struct, rename="camel"):
     previous_id: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
+class Payload(msgspec.Struct, frozen=True, gc=False):
     """An event's own words. What is missing, or isn't what it should be, is empty."""
 
-    properties: Mapping[str, Any]
-    context: Mapping[str, Any]
+    properties: dict[str, Any]
+    context: dict[str, Any]
     previous_id: str
 
 
@@ -76,7 +76,7 @@ def text_in(values: Mapping[str, Any], *path: str) -> str:
 def part_in(values: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
     """The object at the path; empty if there is none."""
     found = _value_in(values, path)
-    return found if isinstance(found, dict) else _NOTHING
+    return found if type(found) is dict else _NOTHING
 
 
 def list_in(values: Mapping[str, Any], key: str) -> list[Any] | None:
@@ -110,50 +110,61 @@ def number_in(values: Mapping[str, Any], key: str) -> Decimal | None:
 
 def digest_of(*texts: str) -> bytes:
     """16 bytes that stand for the texts, in this order."""
-    digest = blake2b(digest_size=_DIGEST_BYTES)
-    for text in texts:
-        encoded = text.encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(4, "big") + encoded)
-    return digest.digest()
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    whole = b"".join([len(one).to_bytes(4, "big") + one for one in encoded])
+    return blake2b(whole, digest_size=_DIGEST_BYTES).digest()
 
 
 def page_path_of(payload: Payload) -> str:
     """The path of the page on which it happened."""
     for values in (part_in(payload.context, "page"), payload.properties):
-        if path := text_in(values, "path"):
+        if path := _as_text(values.get("path")):
             return path
-        if url := text_in(values, "url"):
+        if url := _as_text(values.get("url")):
             return _split(url)[1]
     return ""
 
 
 def referrer_of(payload: Payload) -> str:
     """The host that led to the page, if it is another than the page's own."""
-    page = part_in(payload.context, "page")
-    host = _split(text_in(page, "referrer") or text_in(payload.properties, "referrer"))[0]
-    own = _split(text_in(page, "url") or text_in(payload.properties, "url"))[0]
+    page, properties = part_in(payload.context, "page"), payload.properties
+    referrer = _as_text(page.get("referrer")) or _as_text(properties.get("referrer"))
+    if not referrer:
+        return ""
+    host = _split(referrer)[0]
+    own = _split(_as_text(page.get("url")) or _as_text(properties.get("url")))[0]
     return "" if host == own else host
 
 
 def campaign_of(payload: Payload) -> str:
     """Source, medium and name of the campaign, parted by ` / `; empty if there is none."""
-    campaign = part_in(payload.context, "campaign")
-    parts = [text_in(campaign, key) for key in ("source", "medium", "name")]
+    if campaign := part_in(payload.context, "campaign"):
+        parts = [_as_text(campaign.get(key)) for key in ("source", "medium", "name")]
+        if any(parts):
+            return " / ".join(parts)[:_TEXT_LENGTH]
     search = text_in(payload.context, "page", "search")
-    if not any(parts) and "utm_" in search:
-        try:
-            asked = parse_qs(search.removeprefix("?"), max_num_fields=50)
-        except ValueError:
-            return ""
-        parts = [asked.get(f"utm_{key}", [""])[0] for key in ("source", "medium", "campaign")]
+    return _campaign_in(search) if "utm_" in search else ""
+
+
+@lru_cache(_REMEMBERED)
+def _campaign_in(search: str) -> str:
+    try:
+        asked = parse_qs(search.removeprefix("?"), max_num_fields=50)
+    except ValueError:
+        return ""
+    parts = [asked.get(f"utm_{key}", [""])[0] for key in ("source", "medium", "campaign")]
     return " / ".join(parts)[:_TEXT_LENGTH] if any(parts) else ""
 
 
 def device_of(payload: Payload) -> str:
     """`mobile`, `tablet` or `desktop`, as far as the event lets on; else empty."""
-    agent = text_in(payload.context, "userAgent")
     if text_in(payload.context, "device", "type").lower() in ("ios", "android"):
         return "mobile"
+    return _device_in(text_in(payload.context, "userAgent"))
+
+
+@lru_cache(_REMEMBERED)
+def _device_in(agent: str) -> str:
     if "iPad" in agent or "Tablet" in agent:
         return "tablet"
     if "Mobi" in agent:
@@ -166,6 +177,7 @@ def country_of(payload: Payload) -> str:
     return text_in(payload.context, "location", "country")
 
 
+@lru_cache(_REMEMBERED)
 def _split(url: str) -> tuple[str, str]:
     """Host and path of a URL; empty if it is none."""
     try:
@@ -178,12 +190,16 @@ def _split(url: str) -> tuple[str, str]:
 def _value_in(values: Mapping[str, Any], path: tuple[str, ...]) -> Any:
     found: Any = values
     for key in path:
-        found = found.get(key) if isinstance(found, Mapping) else None
+        if type(found) is not dict:
+            return None
+        found = found.get(key)
     return found
 
 
 def _as_text(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+    if type(value) is str:
+        return value.strip()[:_TEXT_LENGTH]
+    if value is None or isinstance(value, bool) or not isinstance(value, int | Decimal):
         return ""
     if isinstance(value, int) and abs(value) >= 10**18:
         return ""

@@ -9,6 +9,7 @@ from datetime import UTC, timedelta
 import grpc
 from prometheus_client import Counter, Gauge
 
+from common.cancellation import heed_cancellation
 from common.db import Database
 from common.log import describe_failure
 from services.query import figures, repository
@@ -28,7 +29,7 @@ _STOPPED = Gauge("query_projector_stopped", "1 if the log of the shard is in dis
 
 _GENERATION = Gauge("query_projector_generation", "The generation of figures that answers.")
 
-_PAGE_EVENTS = 1000
+_PAGE_EVENTS = 4000
 _ANSWER_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
 
@@ -99,12 +100,15 @@ class Projector:
 
     async def _follow(self, generation: int, shard: int, followers: asyncio.TaskGroup) -> None:
         cursor = None
+        memory = figures.Memory()
         wait = timedelta()
         pause_seconds = _FIRST_PAUSE_SECONDS
         while True:
             heed_cancellation()
             try:
                 if cursor is None:
+                    # What wasn't committed must not be taken for what there is.
+                    memory = figures.Memory()
                     cursor, wait = await self._find_cursor(generation, shard), timedelta()
                 answer = await self._read_log(cursor, wait)
                 await self._meet_shards(generation, answer.shard_count, followers)
@@ -118,7 +122,8 @@ class Projector:
                     if not await self._changes.follow(shard):
                         await asyncio.sleep(_FIRST_PAUSE_SECONDS)
                     raise _Overtaken
-                cursor, wait = await self._project(generation, answer, cursor), self._longest_wait
+                cursor = await self._project(generation, answer, cursor, memory)
+                wait = self._longest_wait
                 pause_seconds = _FIRST_PAUSE_SECONDS
             except _Overtaken:
                 cursor = None
@@ -165,7 +170,11 @@ class Projector:
         self._cursor_counts[generation] = max(known_count, shard_count)
 
     async def _project(
-        self, generation: int, answer: ingest_pb2.ReadLogResponse, old: Cursor
+        self,
+        generation: int,
+        answer: ingest_pb2.ReadLogResponse,
+        old: Cursor,
+        memory: figures.Memory,
     ) -> Cursor:
         """Bring the read models up to date with the answer; returns where the cursor is then."""
         projection = fold(answer.events, shard=old.shard, after_position=old.position)
@@ -184,7 +193,7 @@ class Projector:
             old.change_number,
         )
         if projection.facts:
-            state = await self._add(generation, projection, old, new)
+            state = await self._add(generation, projection, old, new, memory)
             _EVENTS.labels(old.shard).inc(len(projection.facts))
         else:
             async with self._database.read() as snapshot:
@@ -201,7 +210,12 @@ class Projector:
         return new
 
     async def _add(
-        self, generation: int, projection: Projection, old: Cursor, new: Cursor
+        self,
+        generation: int,
+        projection: Projection,
+        old: Cursor,
+        new: Cursor,
+        memory: figures.Memory,
     ) -> int | None:
         """Add to the read models and move the cursor; returns the generation's state."""
         async with self._database.begin() as transaction:
@@ -210,7 +224,7 @@ class Projector:
                 if not await repository.move_cursor(transaction, generation, old, new):
                     raise _Overtaken
                 facts = await without_carried(transaction, projection.facts)
-                await figures.add_facts(transaction, generation, facts)
+                await figures.add_facts(transaction, generation, facts, memory)
                 events = projection.events
                 if state == repository.BUILDING:
                     # The listing, of which there is one, has those before already.
@@ -235,12 +249,3 @@ def _describe(error: Exception) -> dict[str, str]:
     if isinstance(error, grpc.aio.AioRpcError):
         return {"code": error.code().name}
     return describe_failure(error)
-
-
-def heed_cancellation() -> None:
-    """End the task if it was cancelled and has missed it."""
-    # Python 3.11's `asyncio.wait_for`, with which the driver connects, drops a
-    # cancellation that comes as it ends. A projector that missed its own would go on for ever.
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError

@@ -9,6 +9,8 @@ from importlib.resources import files
 from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
+from google.protobuf.message import Message
+
 from common.errors import InvalidRequest
 from common.uid import is_uid
 from services.query.columns import Dimension, Filter, Property, Scope, Step
@@ -22,10 +24,23 @@ from services.query.reports import (
     boundaries_of,
     stretches_of,
 )
-from shoptrail.query.v1 import query_pb2
+from shoptrail.query.v1 import (
+    attribution_pb2,
+    carts_pb2,
+    export_pb2,
+    query_pb2,
+    reconciliation_pb2,
+    trend_pb2,
+)
 from shoptrail.query.v1.report_pb2 import Interval
 
+NOT_A_BREAKDOWN = (
+    "must be page, campaign, referrer, device, country, browser, consent, trust or"
+    " properties.<path>"
+)
+
 _MOST_PERIODS = 2000
+_SHORTEST = timedelta(microseconds=1)
 # Until 1979 some clocks differed from UTC by odd minutes; and a range without a
 # beginning reaches back for weeks.
 _EARLIEST = datetime(1981, 1, 1, tzinfo=UTC)
@@ -45,11 +60,15 @@ RangeRequest: TypeAlias = (
     | query_pb2.ReportRevenueRequest
     | query_pb2.ReportProductsRequest
     | query_pb2.ReportRetentionRequest
+    | trend_pb2.ReportTrendRequest
+    | carts_pb2.ReportCartsRequest
 )
 SpanRequest: TypeAlias = (
     query_pb2.ReportFunnelRequest
     | query_pb2.BreakDownEventsRequest
     | query_pb2.DescribeEventsRequest
+    | attribution_pb2.ReportAttributionRequest
+    | reconciliation_pb2.ReconcileOrdersRequest
 )
 
 
@@ -152,6 +171,14 @@ def read_step(text: str) -> Step | None:
     return Step(numbers[kind], kind, page=rest) if rest else None
 
 
+def read_step_in(text: str, field: str, violations: dict[str, str]) -> Step | None:
+    """As `read_step`; notes a violation if the text names none."""
+    step = read_step(text)
+    if step is None:
+        violations[field] = "must be the name of an event, a type, or both such as page:/cart"
+    return step
+
+
 def read_breakdown(text: str) -> Dimension | Property | None:
     """What a text wants looked at; None if there is no such thing."""
     kind, _, path = text.partition(".")
@@ -177,6 +204,43 @@ def read_filters(texts: Sequence[str], violations: dict[str, str]) -> list[Filte
     return filters
 
 
+def read_breakdown_in(text: str, violations: dict[str, str]) -> Dimension | Property | None:
+    """As `read_breakdown`, None if nothing is asked for; notes a violation if there is no such."""
+    breakdown = read_breakdown(text)
+    if text and breakdown is None:
+        violations["breakdown"] = NOT_A_BREAKDOWN
+    return breakdown
+
+
+def read_limit(asked: int, violations: dict[str, str], *, default: int, largest: int) -> int:
+    """How many rows are wanted; notes a violation if the number is negative."""
+    if asked < 0:
+        violations["limit"] = "must not be negative"
+    return min(asked or default, largest)
+
+
+def read_duration(
+    request: Message,
+    field: str,
+    violations: dict[str, str],
+    *,
+    default: timedelta,
+    longest: timedelta,
+    least: timedelta = _SHORTEST,
+) -> timedelta:
+    """The duration in a field, if it is set; notes a violation if it is out of its range."""
+    if not request.HasField(field):
+        return default
+    try:
+        duration: timedelta = getattr(request, field).ToTimedelta()
+    except (ValueError, OverflowError):
+        duration = timedelta()
+    if not least <= duration <= longest:
+        begin = f"at least {least.total_seconds():g} s" if least > _SHORTEST else "more than 0"
+        violations[field] = f"must be {begin} and at most {longest.days} days"
+    return duration
+
+
 def check_store(store_uid: str, violations: dict[str, str]) -> None:
     """Note a violation unless it is the uid of a store."""
     if not is_uid("sto", store_uid):
@@ -184,7 +248,10 @@ def check_store(store_uid: str, violations: dict[str, str]) -> None:
 
 
 def read_time(
-    request: RangeRequest | SpanRequest | query_pb2.ListEventsRequest,
+    request: RangeRequest
+    | SpanRequest
+    | query_pb2.ListEventsRequest
+    | export_pb2.ExportEventsRequest,
     field: str,
     violations: dict[str, str],
 ) -> datetime | None:

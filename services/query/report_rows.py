@@ -16,6 +16,7 @@ from services.query.tables import (
     products,
     representatives,
     revenue,
+    session_sums,
     sessions,
     tallies,
     visits,
@@ -101,8 +102,8 @@ async def sum_sessions(
 ) -> dict[int, SessionSums]:
     """What the sessions come to that began in each period, by its index."""
     statement = (
-        select(period_in(sessions.c.quarter, stretch), *_SESSION_SUMS)
-        .where(_in_range(sessions, asked.within(stretch)))
+        select(period_in(session_sums.c.quarter, stretch), *_sums_of(session_sums, _SESSIONS))
+        .where(_in_range(session_sums, asked.within(stretch)))
         .group_by("period")
     )
     return {
@@ -117,7 +118,7 @@ async def rank_sessions(
     """What the sessions with each value of a column come to, the most sessions first."""
     value = sessions.c[column]
     statement = (
-        select(value, *_SESSION_SUMS)
+        select(value, func.count(), *_sums_of(sessions, _SESSIONS[1:]))
         .where(_in_range(sessions, asked))
         .group_by(value)
         .order_by(func.count().desc(), value)
@@ -246,12 +247,7 @@ _REVENUE = (
     "cancelled",
 )
 _SALES = ("order_count", "quantity", "revenue")
-_SESSION_SUMS = (
-    func.count(),
-    func.sum(sessions.c.bounced),
-    func.sum(sessions.c.page_count),
-    func.sum(sessions.c.duration),
-)
+_SESSIONS = ("session_count", "bounce_count", "page_count", "duration")
 _OWNER = func.coalesce(owners.c.user, visits.c.subject)
 # Who an id belongs to is looked up when asked, so what becomes known later holds for all before.
 _VISITORS = visits.outerjoin(

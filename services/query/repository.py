@@ -6,12 +6,11 @@ Functions take the caller's transaction and never end it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import (
     ColumnElement,
-    Insert,
     and_,
     delete,
     func,
@@ -22,10 +21,12 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.uid import parse_new_uid, parse_uid
+from services.query import bulk
+from services.query.bulk import time_text
 from services.query.freshness import Cursor
 from services.query.projection import RecordedEvent
 from services.query.quarters import time_of
@@ -41,7 +42,7 @@ from services.query.tables import (
 BUILDING, LIVE, REPLACED = 1, 2, 3
 """The states of a generation."""
 
-_EVENT_COLUMNS = [recorded_events.c[field.name] for field in fields(RecordedEvent)]
+_EVENT_COLUMNS = [recorded_events.c[name] for name in RecordedEvent.__struct_fields__]
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,17 +223,31 @@ async def move_cursor(
 
 async def add_events(transaction: AsyncConnection, events: Sequence[RecordedEvent]) -> None:
     """Add events to the listing, in the order of their ids. Those that are there stay."""
-    rows = [
-        {column.name: getattr(event, column.name) for column in _EVENT_COLUMNS} for event in events
-    ]
-    if not rows:
-        return
-    statement: Insert = (
-        sqlite.insert(recorded_events).on_conflict_do_nothing()
-        if transaction.dialect.name == "sqlite"
-        else mysql.insert(recorded_events).on_duplicate_key_update(id=recorded_events.c.id)
+    await bulk.put(
+        transaction,
+        recorded_events,
+        [
+            (
+                event.id,
+                parse_new_uid("evt", event.uid),
+                parse_uid("sto", event.store_uid),
+                event.message_id,
+                event.type,
+                event.name.encode(),
+                event.page_name,
+                event.user_id,
+                event.anonymous_id,
+                time_text(event.occur_time),
+                time_text(event.receive_time),
+                event.payload,
+                event.trust,
+                event.device,
+                event.browser,
+                event.consent,
+            )
+            for event in events
+        ],
     )
-    await transaction.execute(statement, rows)
 
 
 async def rank_names(
@@ -323,6 +338,26 @@ async def list_places(
             or_(column.occur_time < time, column.id < identifier),
         )
     return [Place(*row) for row in await transaction.execute(statement)]
+
+
+async def count_events(
+    transaction: AsyncConnection,
+    *,
+    store_uid: str,
+    name: str,
+    start_time: datetime | None,
+    end_time: datetime | None,
+) -> int:
+    """How many events `list_places` lists in all."""
+    column = recorded_events.c
+    statement = select(func.count()).where(column.store_uid == store_uid)
+    if name:
+        statement = statement.where(column.name == name)
+    if start_time is not None:
+        statement = statement.where(column.occur_time >= start_time)
+    if end_time is not None:
+        statement = statement.where(column.occur_time < end_time)
+    return int(await transaction.scalar(statement) or 0)
 
 
 async def get_events(

@@ -16,12 +16,13 @@ from common.db import Database
 from common.errors import InvalidRequest, WrongState
 from common.interceptors.wrap import Context
 from common.page_token import PageTokens, read_page_size
-from services.query import change_repository, report_rows, repository
-from services.query.columns import EventColumns, Scope, Step
+from services.query import change_repository, report_rows, repository, silence
+from services.query.amounts import as_amount
+from services.query.answers import attribution, carts, describe, export, reconciliation, trend
+from services.query.columns import EventColumns, Scope
 from services.query.freshness import Cursor, Sightings
 from services.query.identities import anonymous_subject, user_subject
 from services.query.orders import Trust
-from services.query.payload import MONEY_UNIT
 from services.query.projection import (
     RecordedEvent,
     ids_after,
@@ -30,19 +31,30 @@ from services.query.projection import (
     type_numbers,
 )
 from services.query.questions import (
+    NOT_A_BREAKDOWN,
     Question,
     QuestionReader,
     check_store,
     read_breakdown,
+    read_duration,
     read_filters,
-    read_step,
+    read_step_in,
     read_time,
 )
 from services.query.report_rows import RevenueSums, SessionSums
 from services.query.repository import Place, Selection
 from services.query.subject_answers import SubjectAnswers
 from services.query.tallies import EVENT_TYPES, Measure
-from shoptrail.query.v1 import query_pb2, query_pb2_grpc, report_pb2
+from shoptrail.query.v1 import (
+    attribution_pb2,
+    carts_pb2,
+    export_pb2,
+    query_pb2,
+    query_pb2_grpc,
+    reconciliation_pb2,
+    report_pb2,
+    trend_pb2,
+)
 from shoptrail.query.v1.report_pb2 import ProductRanking, SessionBreakdown
 
 SERVICE = query_pb2.DESCRIPTOR.services_by_name["Query"].full_name
@@ -56,8 +68,6 @@ _MOST_STEPS = 10
 _MOST_COHORTS = 100
 _WINDOW, _LONGEST_WINDOW = timedelta(days=7), timedelta(days=366)
 _BREAKDOWN_ROWS, _MOST_BREAKDOWN_ROWS = 100, 1000
-_NOT_A_STEP = "must be the name of an event, a type, or both such as page:/cart"
-_NOT_A_BREAKDOWN = "must be page, campaign, referrer, device, country or properties.<path>"
 _PAGE_SIZE, _LARGEST_PAGE_SIZE = 50, 500
 _MOST_DESCRIPTIONS = 500
 _LONGEST_TAIL = timedelta(seconds=2)
@@ -94,6 +104,8 @@ class _Counted:
     """Measure, name and sum."""
     counts: dict[tuple[int, str], list[int]]
     total_count: int
+    previous: dict[tuple[int, str], int]
+    previous_total_count: int
     cursors: Sequence[Cursor]
 
 
@@ -115,6 +127,7 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
         self._page_tokens = page_tokens
         self._questions = QuestionReader(now)
         self._subjects = SubjectAnswers(database, page_tokens=page_tokens)
+        self._now = now
 
     async def CountEvents(
         self, request: query_pb2.CountEventsRequest, context: Context
@@ -135,10 +148,12 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
                     type=type_name(number),
                     total_count=count,
                     counts=counted.counts[number, name],
+                    previous_count=counted.previous.get((number, name), 0),
                 )
                 for number, name, count in counted.ranked
             ],
             total_count=counted.total_count,
+            previous_total_count=counted.previous_total_count,
             as_of=self._as_of(counted.cursors),
         )
 
@@ -155,11 +170,15 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
             period_times=_as_timestamps(question),
             series=[
                 report_pb2.MeasureSeries(
-                    name=name, total_count=count, counts=counted.counts[measure, name]
+                    name=name,
+                    total_count=count,
+                    counts=counted.counts[measure, name],
+                    previous_count=counted.previous.get((measure, name), 0),
                 )
                 for measure, name, count in counted.ranked
             ],
             total_count=counted.total_count,
+            previous_total_count=counted.previous_total_count,
             as_of=self._as_of(counted.cursors),
         )
 
@@ -289,10 +308,18 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
             counts = await report_rows.sum_product_measures(snapshot, asked, product_ids)
             sales = await report_rows.sum_product_sales(snapshot, asked, product_ids)
             names = await report_rows.get_product_names(snapshot, asked, product_ids)
+            before = asked.within(question.previous)
+            counts_before = await report_rows.sum_product_measures(snapshot, before, product_ids)
+            sales_before = await report_rows.sum_product_sales(snapshot, before, product_ids)
         return query_pb2.ReportProductsResponse(
             products=[
                 _as_product_figures(
-                    product_id, names.get(product_id, ""), counts=counts, sales=sales
+                    product_id,
+                    names.get(product_id, ""),
+                    counts=counts,
+                    sales=sales,
+                    counts_before=counts_before,
+                    sales_before=sales_before,
                 )
                 for product_id in product_ids
             ],
@@ -309,12 +336,14 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
         steps = [
             step
             for index, text in enumerate(request.steps)
-            if (step := _read_step(text, f"steps[{index}]", violations)) is not None
+            if (step := read_step_in(text, f"steps[{index}]", violations)) is not None
         ]
-        window = _read_window(request, violations)
+        window = read_duration(
+            request, "window", violations, default=_WINDOW, longest=_LONGEST_WINDOW
+        )
         breakdown = read_breakdown(request.breakdown)
         if request.breakdown and breakdown is None:
-            violations["breakdown"] = _NOT_A_BREAKDOWN
+            violations["breakdown"] = NOT_A_BREAKDOWN
         scope = self._questions.read_scope(request, violations, filters=filters)
         cursors = await self._columns.cursors()
         rows = await self._columns.funnel(
@@ -333,8 +362,8 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
     ) -> query_pb2.ReportRetentionResponse:
         violations: dict[str, str] = {}
         filters = read_filters(request.filters, violations)
-        first = _read_step(request.first, "first", violations) if request.first else None
-        again = _read_step(request.again, "again", violations) if request.again else None
+        first = read_step_in(request.first, "first", violations) if request.first else None
+        again = read_step_in(request.again, "again", violations) if request.again else None
         question = self._questions.read(request, violations)
         if question.period_count > _MOST_COHORTS:
             raise InvalidRequest(
@@ -361,10 +390,10 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
     ) -> query_pb2.BreakDownEventsResponse:
         violations: dict[str, str] = {}
         filters = read_filters(request.filters, violations)
-        step = _read_step(request.event, "event", violations) if request.event else None
+        step = read_step_in(request.event, "event", violations) if request.event else None
         breakdown = read_breakdown(request.breakdown)
         if breakdown is None:
-            violations["breakdown"] = _NOT_A_BREAKDOWN
+            violations["breakdown"] = NOT_A_BREAKDOWN
         if request.limit < 0:
             violations["limit"] = "must not be negative"
         scope = self._questions.read_scope(request, violations, filters=filters)
@@ -388,25 +417,56 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
         scope = self._questions.read_scope(request, {})
         cursors = await self._columns.cursors()
         found = await self._columns.describe(scope, limit=_MOST_DESCRIPTIONS)
+        async with self._database.read() as snapshot:
+            live = await repository.find_live_generation(snapshot)
+            silent = await silence.find_silent_events(
+                snapshot, live, request.store_uid, now=self._now()
+            )
         return query_pb2.DescribeEventsResponse(
             events=[
-                report_pb2.EventDescription(
-                    type=type_name(one.type),
-                    name=one.name,
-                    event_count=one.event_count,
-                    first_time=_as_timestamp(one.first_time),
-                    last_time=_as_timestamp(one.last_time),
-                    properties=[
-                        report_pb2.PropertyDescription(
-                            name=known.name, event_count=known.event_count, types=known.types
-                        )
-                        for known in one.properties
-                    ],
-                )
-                for one in found
+                describe.as_description(one, silent.get((one.type, one.name))) for one in found
             ],
             as_of=self._as_of(cursors),
         )
+
+    async def ReportTrend(
+        self, request: trend_pb2.ReportTrendRequest, context: Context
+    ) -> trend_pb2.ReportTrendResponse:
+        cursors = await self._columns.cursors()
+        response = await trend.answer(request, self._questions, self._columns)
+        response.as_of.CopyFrom(self._as_of(cursors))
+        return response
+
+    async def ReportCarts(
+        self, request: carts_pb2.ReportCartsRequest, context: Context
+    ) -> carts_pb2.ReportCartsResponse:
+        cursors = await self._columns.cursors()
+        response = await carts.answer(request, self._questions, self._columns, now=self._now())
+        response.as_of.CopyFrom(self._as_of(cursors))
+        return response
+
+    async def ReportAttribution(
+        self, request: attribution_pb2.ReportAttributionRequest, context: Context
+    ) -> attribution_pb2.ReportAttributionResponse:
+        cursors = await self._columns.cursors()
+        response = await attribution.answer(request, self._questions, self._columns)
+        response.as_of.CopyFrom(self._as_of(cursors))
+        return response
+
+    async def ReconcileOrders(
+        self, request: reconciliation_pb2.ReconcileOrdersRequest, context: Context
+    ) -> reconciliation_pb2.ReconcileOrdersResponse:
+        cursors = await self._columns.cursors()
+        response = await reconciliation.answer(
+            request, self._questions, self._columns, self._page_tokens
+        )
+        response.as_of.CopyFrom(self._as_of(cursors))
+        return response
+
+    async def ExportEvents(
+        self, request: export_pb2.ExportEventsRequest, context: Context
+    ) -> export_pb2.ExportEventsResponse:
+        return await export.answer(request, self._database, self._page_tokens)
 
     async def ListVisitorEvents(
         self, request: query_pb2.ListVisitorEventsRequest, context: Context
@@ -540,7 +600,14 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
                 ):
                     if (measure, name) in counts:
                         counts[measure, name][period] = count
-        return _Counted(ranked, counts, total_count, cursors)
+            previous = {
+                (measure, name): count
+                for measure, name, _, count in await repository.count_by_period(
+                    snapshot, selection, question.previous
+                )
+            }
+        previous_total_count = sum(previous.values())
+        return _Counted(ranked, counts, total_count, previous, previous_total_count, cursors)
 
     async def ListEvents(
         self, request: query_pb2.ListEventsRequest, context: Context
@@ -646,13 +713,6 @@ def _check_names(names: Sequence[str], violations: dict[str, str]) -> None:
         violations["names"] = f"must be at most {_MOST_NAMES}"
 
 
-def _read_step(text: str, field: str, violations: dict[str, str]) -> Step | None:
-    step = read_step(text)
-    if step is None:
-        violations[field] = _NOT_A_STEP
-    return step
-
-
 def _read_page_size(asked: int, violations: dict[str, str]) -> int:
     try:
         return read_page_size(asked, default=_PAGE_SIZE, largest=_LARGEST_PAGE_SIZE)
@@ -669,19 +729,6 @@ def _read_wait(request: query_pb2.TailEventsRequest, violations: dict[str, str])
     if not timedelta() <= wait <= _LONGEST_TAIL:
         violations["wait"] = f"must be at most {_LONGEST_TAIL.seconds} s, and not negative"
     return wait
-
-
-def _read_window(request: query_pb2.ReportFunnelRequest, violations: dict[str, str]) -> timedelta:
-    """The window asked for; notes a violation if it is none."""
-    if not request.HasField("window"):
-        return _WINDOW
-    try:
-        window = request.window.ToTimedelta()
-    except (ValueError, OverflowError):
-        window = timedelta()
-    if not timedelta() < window <= _LONGEST_WINDOW:
-        violations["window"] = f"must be more than 0 and at most {_LONGEST_WINDOW.days} days"
-    return window
 
 
 def _as_session_figures(sums: SessionSums) -> report_pb2.SessionFigures:
@@ -728,6 +775,8 @@ def _as_product_figures(
     *,
     counts: dict[tuple[str, int], int],
     sales: dict[tuple[str, str], tuple[int, int, int]],
+    counts_before: dict[tuple[str, int], int],
+    sales_before: dict[tuple[str, str], tuple[int, int, int]],
 ) -> report_pb2.ProductFigures:
     views, clicks, additions, removals = (
         counts.get((product_id, measure), 0) for measure in report_rows.PRODUCT_MEASURES
@@ -750,13 +799,11 @@ def _as_product_figures(
         ],
         view_to_cart_rate=additions / views if views else None,
         cart_to_order_rate=order_count / additions if additions else None,
+        previous_view_count=counts_before.get((product_id, Measure.PRODUCT_VIEWS), 0),
+        previous_order_count=sum(
+            orders for (sold_id, _), (orders, _, _) in sales_before.items() if sold_id == product_id
+        ),
     )
-
-
-def as_amount(units: int) -> str:
-    """A number of `MONEY_UNIT`s as a decimal number with two digits behind the point, or more."""
-    whole, _, fraction = f"{Decimal(units) * MONEY_UNIT:.4f}".partition(".")
-    return f"{whole}.{fraction[:2]}{fraction[2:].rstrip('0')}"
 
 
 def _as_timestamps(question: Question) -> list[Timestamp]:
@@ -776,6 +823,9 @@ def _as_message(event: RecordedEvent) -> report_pb2.RecordedEvent:
         occur_time=_as_timestamp(event.occur_time),
         receive_time=_as_timestamp(event.receive_time),
         payload=event.payload,
+        device=event.device,
+        browser=event.browser,
+        consent=event.consent,
         trust=event.trust,  # type: ignore[arg-type]  # the same numbers
     )
 

@@ -26,6 +26,10 @@ _LOOK_AGAIN_SECONDS = 0.05
 _AWAY = timedelta(minutes=2)
 _FORGOTTEN = timedelta(days=1)
 _DROPPED_ROWS = 1000
+_TOLD_OF_SESSIONS = (
+    *("start_time", "end_time", "hit_count", "page_count", "action_count"),
+    *("entry_page", "exit_page", "campaign", "referrer"),
+)
 _PAGE_SIZE, _LARGEST_PAGE_SIZE = 200, 1000
 
 
@@ -90,7 +94,12 @@ class SubjectAnswers:
         names = dict(browsers)
         page = found[:page_size]
         rows = [
-            msgspec.json.encode({"anonymous_id": names[subject.hex()], **session})
+            msgspec.json.encode(
+                {
+                    "anonymous_id": names[subject.hex()],
+                    **{name: getattr(session, name) for name in _TOLD_OF_SESSIONS},
+                }
+            )
             for subject, session in page
         ]
         response = query_pb2.ExportSubjectResponse(
@@ -99,7 +108,7 @@ class SubjectAnswers:
         if len(found) > page_size:
             subject, session = page[-1]
             response.next_page_token = self._page_tokens.seal(
-                request, [subject.hex(), session["start_time"].isoformat()]
+                request, [subject.hex(), session.start_time.isoformat()]
             )
         return response
 

@@ -75,6 +75,10 @@ generation_cursors = Table(
 )
 
 
+# SQLite then keeps the rows in their key's tree, and not in one beside it.
+_FIGURES_OPTIONS = {**TABLE_OPTIONS, "sqlite_with_rowid": False}
+
+
 def _of_a_store() -> list[Column[Any]]:
     """What the key of each figure begins with."""
     return [
@@ -100,7 +104,7 @@ tallies = Table(
     # Of `track` events their name, of others their type, such as `page`.
     Column("name", ExactText(), primary_key=True),
     Column("tally", BigInteger, nullable=False),
-    **TABLE_OPTIONS,
+    **_FIGURES_OPTIONS,
 )
 
 visits = Table(
@@ -109,7 +113,7 @@ visits = Table(
     *_of_a_store(),
     Column("quarter", Integer, primary_key=True, autoincrement=False),
     _digest("subject", primary_key=True),
-    **TABLE_OPTIONS,
+    **_FIGURES_OPTIONS,
 )
 
 owners = Table(
@@ -120,7 +124,7 @@ owners = Table(
     _digest("subject", primary_key=True),
     _digest("user"),
     Column("identify_time", Timestamp(), nullable=False),
-    **TABLE_OPTIONS,
+    **_FIGURES_OPTIONS,
 )
 
 representatives = Table(
@@ -136,21 +140,7 @@ representatives = Table(
         "store_uid",
         "representative",
     ),
-    **TABLE_OPTIONS,
-)
-
-hits = Table(
-    "hits",
-    metadata,
-    *_of_a_store(),
-    _digest("subject", primary_key=True),
-    Column("occur_time", Timestamp(), primary_key=True),
-    _digest("mark", primary_key=True),
-    Column("kind", SmallInteger, nullable=False),
-    Column("page", ExactText(), nullable=False),
-    Column("campaign", ExactText(), nullable=False),
-    Column("referrer", ExactText(), nullable=False),
-    **TABLE_OPTIONS,
+    **_FIGURES_OPTIONS,
 )
 
 sessions = Table(
@@ -161,20 +151,33 @@ sessions = Table(
     Column("start_time", Timestamp(), primary_key=True),
     _digest("start_mark", primary_key=True),
     Column("end_time", Timestamp(), nullable=False),
-    _digest("end_mark"),
-    Column("hit_count", Integer, nullable=False),
-    Column("page_count", Integer, nullable=False),
-    Column("action_count", Integer, nullable=False),
+    # When it began, and how long it was, in microseconds.
+    Column("quarter", Integer, nullable=False),
     Column("entry_page", ExactText(), nullable=False),
     Column("exit_page", ExactText(), nullable=False),
     Column("campaign", ExactText(), nullable=False),
     Column("referrer", ExactText(), nullable=False),
-    # When it began, and how long it was, in microseconds.
-    Column("quarter", Integer, nullable=False),
+    Column("bounce_count", SmallInteger, nullable=False),
+    Column("page_count", Integer, nullable=False),
     Column("duration", BigInteger, nullable=False),
-    Column("bounced", SmallInteger, nullable=False),
+    # All of it, with what it is made of, in MessagePack.
+    Column("session", LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql"), nullable=False),
     Index("ix_sessions_by_quarter", "generation", "store_uid", "quarter"),
-    **TABLE_OPTIONS,
+    **_FIGURES_OPTIONS,
+)
+
+session_sums = Table(
+    "session_sums",
+    metadata,
+    *_of_a_store(),
+    # When the sessions began.
+    Column("quarter", Integer, primary_key=True, autoincrement=False),
+    Column("session_count", BigInteger, nullable=False),
+    Column("bounce_count", BigInteger, nullable=False),
+    Column("page_count", BigInteger, nullable=False),
+    # In microseconds.
+    Column("duration", BigInteger, nullable=False),
+    **_FIGURES_OPTIONS,
 )
 
 orders = Table(
@@ -186,7 +189,7 @@ orders = Table(
     Column("order_id", ExactText(), nullable=False),
     # All that was told of it, in MessagePack.
     Column("told", LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql"), nullable=False),
-    **TABLE_OPTIONS,
+    **_FIGURES_OPTIONS,
 )
 
 # Money is in ten-thousandths of the currency's unit.
@@ -203,7 +206,7 @@ revenue = Table(
     Column("refunded", BigInteger, nullable=False),
     Column("cancellation_count", BigInteger, nullable=False),
     Column("cancelled", BigInteger, nullable=False),
-    **TABLE_OPTIONS,
+    **_FIGURES_OPTIONS,
 )
 
 product_sales = Table(
@@ -216,7 +219,7 @@ product_sales = Table(
     Column("order_count", BigInteger, nullable=False),
     Column("quantity", BigInteger, nullable=False),
     Column("revenue", BigInteger, nullable=False),
-    **TABLE_OPTIONS,
+    **_FIGURES_OPTIONS,
 )
 
 products = Table(
@@ -224,11 +227,10 @@ products = Table(
     metadata,
     *_of_a_store(),
     Column("product_id", ExactText(), primary_key=True),
-    # As the latest event calls it.
+    # As it was called last: by quarter, so that it isn't written each time it is named.
     Column("name", ExactText(), nullable=False),
-    Column("name_time", Timestamp(), nullable=False),
-    _digest("name_mark"),
-    **TABLE_OPTIONS,
+    Column("name_quarter", Integer, nullable=False),
+    **_FIGURES_OPTIONS,
 )
 
 recorded_events = Table(
@@ -252,6 +254,9 @@ recorded_events = Table(
     Column("payload", LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql"), nullable=False),
     # The number of `Trust`.
     Column("trust", SmallInteger, nullable=False, server_default="1"),
+    Column("device", String(16), nullable=False, server_default=""),
+    Column("browser", String(255), nullable=False, server_default=""),
+    Column("consent", String(255), nullable=False, server_default=""),
     Index("ix_recorded_events_by_time", "store_uid", "occur_time", "id"),
     Index("ix_recorded_events_by_name", "store_uid", "name", "occur_time", "id"),
     **TABLE_OPTIONS,
@@ -287,13 +292,24 @@ column_copies = Table(
     **TABLE_OPTIONS,
 )
 
+# Not figures, but what a job has noticed.
+silent_events = Table(
+    "silent_events",
+    metadata,
+    Column("store_uid", Uid("sto"), primary_key=True),
+    Column("type", SmallInteger, primary_key=True, autoincrement=False),
+    Column("name", ExactText(), primary_key=True),
+    Column("silent_since", Timestamp(), nullable=False),
+    **TABLE_OPTIONS,
+)
+
 FIGURES = (
     tallies,
     visits,
     owners,
     representatives,
-    hits,
     sessions,
+    session_sums,
     orders,
     revenue,
     product_sales,

@@ -8,16 +8,12 @@ from enum import IntEnum
 from services.query.orders import product_id_of
 from services.query.payload import (
     Payload,
-    campaign_of,
-    country_of,
-    device_of,
     list_in,
     number_in,
-    page_path_of,
     part_in,
-    referrer_of,
     text_in,
 )
+from services.query.projection import Fact
 
 EVENT_TYPES = range(1, 16)
 """The measures that count events by name: the numbers of Ingest's `EventType`, and some to come."""
@@ -45,13 +41,6 @@ class Measure(IntEnum):
     COUPONS_REMOVED = 144
 
 
-_OF_PAGES = {
-    Measure.PAGE_VIEWS_BY_PATH: page_path_of,
-    Measure.PAGE_VIEWS_BY_CAMPAIGN: campaign_of,
-    Measure.PAGE_VIEWS_BY_REFERRER: referrer_of,
-    Measure.PAGE_VIEWS_BY_DEVICE: device_of,
-    Measure.PAGE_VIEWS_BY_COUNTRY: country_of,
-}
 # With the names that the first version of the specification gave them.
 _OF_PRODUCTS = {
     "Product Viewed": Measure.PRODUCT_VIEWS,
@@ -79,11 +68,18 @@ _SEARCHES = ("Products Searched", "Searched Products")
 _RESULT_COUNTS = ("results_count", "result_count", "results", "number_of_results")
 
 
-def tallies_of_page(payload: Payload) -> Iterator[tuple[Measure, str]]:
+def tallies_of_page(fact: Fact) -> Iterator[tuple[Measure, str]]:
     """What the view of a page counts for, and under which key."""
-    for measure, read_key in _OF_PAGES.items():
-        if key := read_key(payload):
-            yield measure, key
+    if fact.page:
+        yield Measure.PAGE_VIEWS_BY_PATH, fact.page
+    if fact.campaign:
+        yield Measure.PAGE_VIEWS_BY_CAMPAIGN, fact.campaign
+    if fact.referrer:
+        yield Measure.PAGE_VIEWS_BY_REFERRER, fact.referrer
+    if fact.device:
+        yield Measure.PAGE_VIEWS_BY_DEVICE, fact.device
+    if fact.country:
+        yield Measure.PAGE_VIEWS_BY_COUNTRY, fact.country
 
 
 def tallies_of_action(name: str, payload: Payload) -> Iterator[tuple[Measure, str]]:

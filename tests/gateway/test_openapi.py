@@ -32,6 +32,9 @@ async def test_every_route_is_described(gateway: Running) -> None:
     expected |= {("GET", path) for path in ("/healthz", "/readyz", "/metrics", "/openapi.json")}
     expected |= {("GET", path) for path in (*PIXEL_PATHS, "/.well-known/gpc.json", "/sourceConfig")}
     expected.add(("GET", "/v1/projects/{write_key}/settings"))
+    expected.add(("GET", "/v1/stores/{store_uid}/events:live"))
+    expected |= {("GET", "/v1/session"), ("POST", "/v1/session")}
+    expected |= {("POST", "/v1/session:end"), ("POST", "/v1/session:end-all")}
     assert routes == expected
 
 

@@ -13,7 +13,7 @@ from common.errors import PageTokenNotValid, WrongStore
 from gateway.transcoding import SERVICE_VARIABLE, HttpMethod, http_methods
 from shoptrail.keys.v1 import api_key_pb2, keys_pb2
 from shoptrail.maintenance.v1 import job_pb2, maintenance_pb2
-from shoptrail.query.v1 import query_pb2, report_pb2
+from shoptrail.query.v1 import export_pb2, query_pb2, report_pb2
 from tests.gateway.conftest import ALL_SCOPES, OTHER_STORE, SECRET_KEY, STORE, Mesh, Running
 
 AUTHORIZED = {"Authorization": f"Bearer {SECRET_KEY}"}
@@ -194,6 +194,36 @@ async def test_events_stand_in_the_answer_as_their_senders_wrote_them(
 
     assert f'"payload":{payload}' in response.text
     assert response.json()["as_of"] == {"time": "2026-03-01T12:00:00Z", "position": str(2**60)}
+
+
+async def test_a_file_is_the_body_and_what_is_said_of_it_stands_in_headers(
+    gateway: Running, mesh: Mesh
+) -> None:
+    asked: list[export_pb2.ExportEventsRequest] = []
+
+    async def answer(request: Any) -> Message:
+        asked.append(request)
+        return export_pb2.ExportEventsResponse(
+            content=b"PAR1\x00\xff",
+            content_type="application/vnd.apache.parquet",
+            next_page_token="more",
+            exported_count=2,
+            total_count=2**40,
+        )
+
+    mesh.services["query"].answers["ExportEvents"] = answer
+
+    response = await gateway.http.get(
+        f"/v1/stores/{STORE}/events:export?format=PARQUET", headers=AUTHORIZED
+    )
+
+    assert asked[0].format == export_pb2.EXPORT_FORMAT_PARQUET
+    assert response.content == b"PAR1\x00\xff"
+    assert response.headers["content-type"] == "application/vnd.apache.parquet"
+    assert response.headers["next-page-token"] == "more"
+    assert response.headers["exported-count"] == "2"
+    assert response.headers["total-count"] == str(2**40)
+    assert "content" not in response.headers
 
 
 async def test_durations_and_counts_are_as_protojson_writes_them(

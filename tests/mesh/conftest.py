@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,14 +87,13 @@ class RunningMesh:
         return Shop(store.uid, *texts)
 
 
-@pytest.fixture(scope="session", params=["sqlite", "mysql"])
-async def mesh(request: pytest.FixtureRequest, scratch: Path) -> AsyncIterator[RunningMesh]:
-    """A mesh for the whole session."""
-    directory = scratch / f"mesh-{request.param}"
+@asynccontextmanager
+async def running_mesh(directory: Path, database: str) -> AsyncIterator[RunningMesh]:
+    """Run a mesh in the directory for the block."""
     launcher = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "deploy.local", "--port", "0"),
-        *("--database", request.param, "--directory", str(directory)),
+        *("--database", database, "--directory", str(directory)),
         stdout=asyncio.subprocess.PIPE,
     )
     assert launcher.stdout is not None
@@ -108,6 +108,13 @@ async def mesh(request: pytest.FixtureRequest, scratch: Path) -> AsyncIterator[R
     async with asyncio.timeout(_STOP_SECONDS):
         assert await launcher.wait() == 0
     await drain
+
+
+@pytest.fixture(scope="session", params=["sqlite", "mysql"])
+async def mesh(request: pytest.FixtureRequest, scratch: Path) -> AsyncIterator[RunningMesh]:
+    """A mesh for the whole session."""
+    async with running_mesh(scratch / f"mesh-{request.param}", request.param) as mesh:
+        yield mesh
 
 
 @pytest.fixture

@@ -64,7 +64,10 @@ async def gateways(mesh: RunningMesh) -> AsyncIterator[tuple[str, str]]:
             key=tls / "gateway.key",
             authority=tls / "authority.pem",
         )
-        variables = environment.of_gateway(addresses, certificates)
+        secrets = environment.keep_secrets(mesh.directory / "secrets.json")
+        variables = environment.of_gateway(
+            addresses, certificates, demo_shop=mesh.directory / "demo.json", secrets=secrets
+        )
         second = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "gateway"), env={**os.environ, **variables}
         )

@@ -41,8 +41,7 @@ _SUMS = {"order_count", "gross", "refund_count", "refunded", "cancellation_count
 }
 
 
-# By which event a product was named last doesn't matter, as long as its name is the same.
-_NOT_COMPARED = {"generation", "name_time", "name_mark"}
+_NOT_COMPARED = {"generation"}
 
 
 async def erase(shop: Shop, subject: Subject) -> list[Any]:

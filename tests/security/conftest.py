@@ -151,7 +151,7 @@ async def town(
                 stack.push_async_callback(channel.close)
             gateway = build_gateway(
                 channels,
-                settings=Settings.model_validate({}),
+                settings=Settings.model_validate({"session_key": "ab" * 32}),
                 readiness=Readiness(channels),
                 registry=CollectorRegistry(),
                 now=clock.now,

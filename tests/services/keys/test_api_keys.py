@@ -12,7 +12,7 @@ from sqlalchemy import select
 from services.keys.key_text import Kind, new_key_text
 from services.keys.peppers import Pepper
 from services.keys.tables import api_keys, metadata
-from shoptrail.keys.v1 import api_key_pb2
+from shoptrail.keys.v1 import api_key_pb2, key_event_pb2
 from shoptrail.keys.v1 import keys_pb2 as pb
 from tests.conftest import key_metadata
 from tests.services.keys.conftest import (
@@ -400,3 +400,42 @@ async def test_the_text_of_a_key_is_not_logged(
 
     assert caplog.records
     assert not any(created.text[12:-4] in repr(record.__dict__) for record in caplog.records)
+
+
+async def test_a_key_is_verified_by_its_uid_while_it_works(scene: Scene) -> None:
+    store = await new_store(scene)
+    created = await new_key(scene, store)
+    by_uid = pb.VerifyKeyRequest(key_uid=created.key.uid)
+
+    by_text = await scene.gateway.VerifyKey(pb.VerifyKeyRequest(text=created.text), timeout=5)
+    assert await scene.gateway.VerifyKey(by_uid, timeout=5) == by_text
+    for unknown in (f"key_{NOBODY}", "key", store.uid):
+        answer = await scene.gateway.VerifyKey(pb.VerifyKeyRequest(key_uid=unknown), timeout=5)
+        assert not answer.HasField("key")
+
+    revoke = pb.RevokeKeyRequest(store_uid=store.uid, key_uid=created.key.uid)
+    await scene.operator.RevokeKey(revoke, timeout=5)
+    assert not (await scene.gateway.VerifyKey(by_uid, timeout=5)).HasField("key")
+
+
+async def test_ending_the_sessions_of_a_key_is_counted_and_on_record(scene: Scene) -> None:
+    store = await new_store(scene)
+    created, other = await new_key(scene, store), await new_key(scene, store)
+    end = pb.EndSessionsRequest(key_uid=created.key.uid)
+
+    for ended in (1, 2):
+        await scene.gateway.EndSessions(end, timeout=5)
+        verify = pb.VerifyKeyRequest(key_uid=created.key.uid)
+        assert (await scene.gateway.VerifyKey(verify, timeout=5)).session_epoch == ended
+
+    untouched = await scene.gateway.VerifyKey(pb.VerifyKeyRequest(text=other.text), timeout=5)
+    assert untouched.session_epoch == 0
+    trail = await scene.operator.ListKeyEvents(
+        pb.ListKeyEventsRequest(store_uid=store.uid), timeout=5
+    )
+    actions = [(event.action, event.key_uid) for event in trail.events[:2]]
+    assert actions == [(key_event_pb2.KEY_EVENT_ACTION_END_SESSIONS, created.key.uid)] * 2
+    refusal = await refusal_of(
+        scene.gateway.EndSessions(pb.EndSessionsRequest(key_uid=f"key_{NOBODY}"), timeout=5)
+    )
+    assert refusal.reason == "NOT_FOUND"

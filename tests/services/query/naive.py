@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -38,6 +38,11 @@ class Told:
         found: dict[str, Any] = self.words.get("properties", {})
         return found
 
+    @property
+    def trust(self) -> int:
+        """2 if the shop itself vouches for it, else 1."""
+        return 2 if b"confirmed" in self.event.enrichment else 1
+
     def does(self, name: str) -> bool:
         return self.event.type == TRACK and self.event.name == name
 
@@ -48,8 +53,8 @@ def read(events: Iterable[Event]) -> list[Told]:
     return sorted(told, key=lambda one: one.place)
 
 
-def people(told: Sequence[Told]) -> list[str]:
-    """Who did each of the things: one name for all ids of a person."""
+def names_of(told: Sequence[Told]) -> Callable[[str, str], str]:
+    """Says who is behind a user's and a browser's id: one name for all ids of a person."""
     owner: dict[str, tuple[datetime, bytes, str]] = {}
     one_person: list[set[str]] = []
     for one in told:
@@ -67,16 +72,22 @@ def people(told: Sequence[Told]) -> list[str]:
         if other and user:
             claim = one.time, digest_of("user", user), user
             owner[other] = min(claim, owner.get(other, claim))
-    names = []
-    for one in told:
-        user = one.event.user_id
-        if not user and one.event.anonymous_id in owner:
-            user = owner[one.event.anonymous_id][2]
+
+    def name_of(user: str, browser: str) -> str:
+        if not user and browser in owner:
+            user = owner[browser][2]
         for group in one_person:
             if user in group:
                 user = min(group)
-        names.append(f"user {user}" if user else f"browser {one.event.anonymous_id}")
-    return names
+        return f"user {user}" if user else f"browser {browser}"
+
+    return name_of
+
+
+def people(told: Sequence[Told]) -> list[str]:
+    """Who did each of the things."""
+    name_of = names_of(told)
+    return [name_of(one.event.user_id, one.event.anonymous_id) for one in told]
 
 
 def sessions(told: Sequence[Told]) -> list[list[Told]]:
@@ -112,56 +123,72 @@ def path_of(one: Told) -> str:
 class LedgerLine:
     """What the ledger holds of an order."""
 
+    order_id: str
     what: str
     time: datetime
     currency: str
     amount: Decimal
+    trust: int
 
 
 def ledger(told: Sequence[Told]) -> tuple[list[LedgerLine], dict[str, list[dict[str, Any]]]]:
     """The ledger's lines, and the products of each order that stands."""
-    by_order: defaultdict[str, list[Told]] = defaultdict(list)
-    for one in told:
-        if one.event.type == TRACK and one.event.name.startswith("Order "):
-            by_order[one.properties.get("order_id", "")].append(one)
-    by_order.pop("", None)
     lines: list[LedgerLine] = []
     bought: dict[str, list[dict[str, Any]]] = {}
-    for order_id, statements in by_order.items():
+    for order_id, statements in statements_of_orders(told).items():
         completions = [one for one in statements if one.does("Order Completed")]
         if not completions:
             continue
-        sale = completions[0]
+        sale = most_trusted(completions)[0]
         updates = [
             one
             for one in statements
-            if one.does("Order Updated") and one.place > sale.place and "total" in one.properties
+            if one.does("Order Updated")
+            and one.trust == sale.trust
+            and one.place > sale.place
+            and "total" in one.properties
         ]
         worth = updates[-1] if updates else sale
         currency = worth.properties.get("currency") or sale.properties.get("currency") or "XXX"
         left = Decimal(worth.properties.get("total", 0))
-        lines.append(LedgerLine("sale", sale.time, currency, left))
+        lines.append(LedgerLine(order_id, "sale", sale.time, currency, left, sale.trust))
+        refunds = most_trusted([one for one in statements if one.does("Order Refunded")])
+        cancellations = most_trusted([one for one in statements if one.does("Order Cancelled")])
         refund_ids = set()
-        cancelled = False
-        for one in statements:
-            if one.does("Order Refunded"):
+        for one in sorted([*refunds, *cancellations[:1]], key=lambda one: one.place):
+            time = max(one.time, sale.time)
+            if one.does("Order Cancelled"):
+                what, taken = "cancellation", left
+            else:
                 refund_id = one.properties.get("refund_id")
                 if refund_id in refund_ids:
                     continue
                 if refund_id:
                     refund_ids.add(refund_id)
-                taken = min(left, Decimal(one.properties.get("total", left)))
-                lines.append(LedgerLine("refund", max(one.time, sale.time), currency, taken))
-                left -= taken
-            elif one.does("Order Cancelled") and not cancelled:
-                cancelled = True
-                lines.append(LedgerLine("cancellation", max(one.time, sale.time), currency, left))
-                left = Decimal(0)
-        if not cancelled:
+                what, taken = "refund", min(left, Decimal(one.properties.get("total", left)))
+            lines.append(LedgerLine(order_id, what, time, currency, taken, sale.trust))
+            left -= taken
+        if not cancellations:
             bought[order_id] = worth.properties.get("products") or sale.properties.get(
                 "products", []
             )
     return lines, bought
+
+
+def statements_of_orders(told: Sequence[Told]) -> dict[str, list[Told]]:
+    """What was said of each order."""
+    by_order: defaultdict[str, list[Told]] = defaultdict(list)
+    for one in told:
+        if one.event.type == TRACK and one.event.name.startswith("Order "):
+            by_order[one.properties.get("order_id", "")].append(one)
+    by_order.pop("", None)
+    return by_order
+
+
+def most_trusted(statements: Sequence[Told]) -> list[Told]:
+    """Those of whoever is trusted most."""
+    highest = max((one.trust for one in statements), default=0)
+    return [one for one in statements if one.trust == highest]
 
 
 def counts(told: Sequence[Told]) -> Counter[tuple[str, str]]:

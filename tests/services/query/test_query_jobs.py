@@ -38,7 +38,12 @@ async def project_some(scene: Scene) -> None:
 async def test_query_has_its_jobs(scene: Scene) -> None:
     jobs = (await scene.cron.ListJobs(ListJobsRequest(), timeout=5)).jobs
 
-    assert [job.name for job in jobs] == ["check-counts", "drop-replaced-figures", "trim-runs"]
+    assert [job.name for job in jobs] == [
+        "check-counts",
+        "drop-replaced-figures",
+        "note-silent-events",
+        "trim-runs",
+    ]
 
 
 async def test_counts_that_are_right_pass_the_check(scene: Scene) -> None:

@@ -38,6 +38,10 @@ STORES = [new_uid("sto") for _ in range(2)]
 _SUMS = {"order_count", "gross", "refund_count", "refunded", "cancellation_count", "cancelled"} | {
     "quantity",
     "revenue",
+    "session_count",
+    "bounce_count",
+    "page_count",
+    "duration",
 }
 
 

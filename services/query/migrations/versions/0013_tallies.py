@@ -17,6 +17,7 @@ def upgrade() -> None:
         sa.Column("quarter", sa.Integer(), primary_key=True, autoincrement=False),
         sa.Column("name", mysql.VARBINARY(1020), primary_key=True),
         sa.Column("tally", sa.BigInteger(), nullable=False),
+        sqlite_with_rowid=False,
         mysql_engine="InnoDB",
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",

@@ -15,6 +15,7 @@ def upgrade() -> None:
         sa.Column("store_uid", mysql.BINARY(16), primary_key=True),
         sa.Column("quarter", sa.Integer(), primary_key=True, autoincrement=False),
         sa.Column("subject", mysql.BINARY(16), primary_key=True),
+        sqlite_with_rowid=False,
         mysql_engine="InnoDB",
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",

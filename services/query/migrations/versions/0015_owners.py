@@ -16,6 +16,7 @@ def upgrade() -> None:
         sa.Column("subject", mysql.BINARY(16), primary_key=True),
         sa.Column("user", mysql.BINARY(16), nullable=False),
         sa.Column("identify_time", mysql.DATETIME(fsp=6), nullable=False),
+        sqlite_with_rowid=False,
         mysql_engine="InnoDB",
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",

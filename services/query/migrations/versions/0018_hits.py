@@ -20,6 +20,7 @@ def upgrade() -> None:
         sa.Column("page", mysql.VARBINARY(1020), nullable=False),
         sa.Column("campaign", mysql.VARBINARY(1020), nullable=False),
         sa.Column("referrer", mysql.VARBINARY(1020), nullable=False),
+        sqlite_with_rowid=False,
         mysql_engine="InnoDB",
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",

@@ -28,6 +28,7 @@ def upgrade() -> None:
         sa.Column("quarter", sa.Integer(), nullable=False),
         sa.Column("duration", sa.BigInteger(), nullable=False),
         sa.Column("bounced", sa.SmallInteger(), nullable=False),
+        sqlite_with_rowid=False,
         mysql_engine="InnoDB",
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",

@@ -18,6 +18,7 @@ def upgrade() -> None:
         sa.Column(
             "told", sa.LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql"), nullable=False
         ),
+        sqlite_with_rowid=False,
         mysql_engine="InnoDB",
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",

@@ -17,6 +17,7 @@ def upgrade() -> None:
         sa.Column("name", mysql.VARBINARY(1020), nullable=False),
         sa.Column("name_time", mysql.DATETIME(fsp=6), nullable=False),
         sa.Column("name_mark", mysql.BINARY(16), nullable=False),
+        sqlite_with_rowid=False,
         mysql_engine="InnoDB",
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",

@@ -1,0 +1,3 @@
+"""Kubernetes: what follows from the contracts is rendered here, what an operator decides is in
+the overlays.
+"""

@@ -1,0 +1,250 @@
+"""Edge, gateway and services: what runs all the time."""
+
+from __future__ import annotations
+
+from deploy.calls import EDGE, GATEWAY, PROCESSES, SERVICES
+from deploy.envoy.settings import (
+    APPLICATION_PORT,
+    EDGE_PORT,
+    EGRESS_PORTS,
+    MESH_PORT,
+    METRICS_PORT,
+    PROBE_PORT,
+    REDIRECT_PORT,
+)
+from deploy.k8s.parts import (
+    ENVOY_IMAGE,
+    IMAGE,
+    TLS_MOUNT,
+    Manifest,
+    container,
+    labels,
+    manifest,
+    of_process,
+    pod,
+    tls_variables,
+    tls_volume,
+)
+
+_LOCAL = f"127.0.0.1:{APPLICATION_PORT}"
+_TEMPORARY = {"name": "temporary", "mountPath": "/tmp"}  # noqa: S108 - of a read-only system
+# More than a process takes to say that it leaves, and to finish: 5 s each, and the proxy after it.
+_GRACE_SECONDS = 40
+_MOST_REPLICAS = 20
+
+
+def workloads() -> list[Manifest]:
+    """Everything that the processes need to run and to be found."""
+    made = []
+    for process in (EDGE, *PROCESSES):
+        made += [
+            manifest("v1", "ServiceAccount", process, automountServiceAccountToken=False),
+            _deployment(process),
+            _service(process),
+            _disruption_budget(process),
+            _scaler(process),
+        ]
+    return made
+
+
+def _deployment(process: str) -> Manifest:
+    template = _edge_pod() if process == EDGE else _process_pod(process)
+    template["metadata"]["annotations"] = {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": str(PROBE_PORT),
+        "prometheus.io/path": "/stats/prometheus" if process == EDGE else "/metrics",
+    }
+    return manifest(
+        "apps/v1",
+        "Deployment",
+        process,
+        spec={
+            # The number of replicas is the scaler's.
+            "revisionHistoryLimit": 5,
+            "selector": of_process(process),
+            # A pod goes only when another has come.
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
+            },
+            "template": template,
+        },
+    )
+
+
+def _process_pod(process: str) -> Manifest:
+    return pod(
+        process,
+        labels=labels(process),
+        terminationGracePeriodSeconds=_GRACE_SECONDS,
+        topologySpreadConstraints=_spread(process),
+        # A sidecar of Kubernetes: up before the process, down after it.
+        initContainers=[_proxy(process, restartPolicy="Always")],
+        containers=[_process_container(process)],
+        volumes=[*_volumes(process), {"name": "temporary", "emptyDir": {"sizeLimit": "1Gi"}}],
+    )
+
+
+def _process_container(process: str) -> Manifest:
+    module = process if process == GATEWAY else f"services.{process}"
+    if process == GATEWAY:
+        alive: Manifest = {"httpGet": {"path": "/healthz", "port": PROBE_PORT}}
+        ready: Manifest = {"httpGet": {"path": "/readyz", "port": PROBE_PORT}}
+    else:
+        alive = ready = {"grpc": {"port": PROBE_PORT}}
+    return container(
+        process,
+        IMAGE,
+        [module],
+        cpu="500m",
+        memory="1Gi" if process == "query" else "512Mi",
+        env=_variables(process),
+        envFrom=[{"secretRef": {"name": process}}],
+        startupProbe={**alive, "periodSeconds": 2, "failureThreshold": 60},
+        # Through the proxy, and asking nobody else: a database that is away is no reason to die.
+        livenessProbe={**alive, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
+        readinessProbe={**ready, "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2},
+        volumeMounts=[TLS_MOUNT, _TEMPORARY],
+    )
+
+
+def _variables(process: str) -> list[Manifest]:
+    prefix = process.upper()
+    values = {"LISTEN_ADDRESS": _LOCAL, "BEHIND_PROXY": "true"}
+    if process == GATEWAY:
+        values["TRUSTED_PROXIES"] = "127.0.0.1/32"
+    else:
+        values["METRICS_ADDRESS"] = f"127.0.0.1:{METRICS_PORT}"
+    called = {
+        GATEWAY: SERVICES,
+        "ingest": ("keys",),
+        "query": ("ingest", "keys"),
+    }
+    for service in called.get(process, ()):
+        values[f"{service.upper()}_ADDRESS"] = f"127.0.0.1:{EGRESS_PORTS[service]}"
+    return [
+        *({"name": f"{prefix}_{name}", "value": value} for name, value in values.items()),
+        *tls_variables(prefix),
+    ]
+
+
+def _proxy(process: str, **fields: str) -> Manifest:
+    ready = {"httpGet": {"path": "/ready", "port": PROBE_PORT}}
+    return container(
+        "envoy",
+        ENVOY_IMAGE,
+        ["-c", f"/etc/envoy/{process}.yaml", "--disable-hot-restart"],
+        cpu="500m" if process == EDGE else "200m",
+        memory="768Mi",
+        startupProbe={**ready, "periodSeconds": 1, "failureThreshold": 30},
+        livenessProbe={**ready, "periodSeconds": 10, "failureThreshold": 3},
+        readinessProbe={**ready, "periodSeconds": 2, "failureThreshold": 2},
+        volumeMounts=[
+            TLS_MOUNT,
+            {"name": "envoy", "mountPath": "/etc/envoy", "readOnly": True},
+        ],
+        **fields,
+    )
+
+
+def _edge_pod() -> Manifest:
+    envoy = _proxy(EDGE)
+    public = {"name": "public-tls", "mountPath": "/etc/shoptrail/public-tls", "readOnly": True}
+    envoy["volumeMounts"].append(public)
+    envoy["ports"] = [
+        {"name": "https", "containerPort": EDGE_PORT},
+        {"name": "http", "containerPort": REDIRECT_PORT},
+    ]
+    # Until the load balancer sends no more.
+    envoy["lifecycle"] = {"preStop": {"sleep": {"seconds": 25}}}
+    secret = {"secretName": "public-tls", "defaultMode": 0o440}
+    return pod(
+        EDGE,
+        labels=labels(EDGE),
+        terminationGracePeriodSeconds=_GRACE_SECONDS,
+        topologySpreadConstraints=_spread(EDGE),
+        containers=[envoy],
+        volumes=[*_volumes(EDGE), {"name": "public-tls", "secret": secret}],
+    )
+
+
+def _volumes(process: str) -> list[Manifest]:
+    return [
+        tls_volume(process),
+        {"name": "envoy", "configMap": {"name": f"envoy-{process}"}},
+    ]
+
+
+def _spread(process: str) -> list[Manifest]:
+    return [
+        {
+            "maxSkew": 1,
+            "topologyKey": key,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": of_process(process),
+        }
+        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+    ]
+
+
+def _service(process: str) -> Manifest:
+    selector = of_process(process)["matchLabels"]
+    if process == EDGE:
+        ports = [
+            {"name": "https", "port": 443, "targetPort": EDGE_PORT},
+            {"name": "http", "port": 80, "targetPort": REDIRECT_PORT},
+        ]
+        return manifest(
+            "v1",
+            "Service",
+            process,
+            spec={
+                "type": "LoadBalancer",
+                # Who asks stays to be seen.
+                "externalTrafficPolicy": "Local",
+                "selector": selector,
+                "ports": ports,
+            },
+        )
+    # Headless: proxies find each pod, and see for themselves which of them are well.
+    return manifest(
+        "v1",
+        "Service",
+        process,
+        spec={
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": selector,
+            "ports": [{"name": "mesh", "port": MESH_PORT}],
+        },
+    )
+
+
+def _disruption_budget(process: str) -> Manifest:
+    return manifest(
+        "policy/v1",
+        "PodDisruptionBudget",
+        process,
+        spec={
+            "maxUnavailable": 1,
+            "selector": of_process(process),
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
+    )
+
+
+def _scaler(process: str) -> Manifest:
+    target = {"type": "Utilization", "averageUtilization": 60}
+    return manifest(
+        "autoscaling/v2",
+        "HorizontalPodAutoscaler",
+        process,
+        spec={
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": process},
+            "minReplicas": 2,
+            # What Maintenance has to do doesn't grow.
+            "maxReplicas": 2 if process == "maintenance" else _MOST_REPLICAS,
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 600}},
+        },
+    )

@@ -1,0 +1,1 @@
+"""Eyes on the mesh: alerts, their tests, and dashboards."""

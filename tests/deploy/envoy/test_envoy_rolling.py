@@ -1,0 +1,402 @@
+"""Real processes, two of each that matters, come and go while shops send; nobody notices."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import secrets
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.proto.trace.v1 import trace_pb2
+
+from common.client import open_channel
+from deploy.calls import EDGE, GATEWAY, SERVICES
+from deploy.envoy.settings import EGRESS_PORTS, MESH_PORT, METRICS_PORT
+from deploy.local.certificates import CertificateFiles
+from deploy.local.mariadb import MariadbServer
+from deploy.local.processes import Child, Program, kept_running
+from shoptrail.keys.v1 import api_key_pb2, keys_pb2, keys_pb2_grpc
+from shoptrail.maintenance.v1 import maintenance_pb2, maintenance_pb2_grpc
+from tests.conftest import empty
+from tests.deploy.envoy.conftest import ENVIRONMENT, edge_client
+from tests.deploy.envoy.pods import Pod, Pods, eventually
+
+REPLICAS = {GATEWAY: 2, "ingest": 2, "query": 1, "keys": 2, "maintenance": 1}
+SENDERS = 4
+
+
+@dataclass
+class Town:
+    """A whole mesh behind an edge, with what its processes are told."""
+
+    edge: Pod
+    children: Mapping[str, list[Child]]
+    logs: Mapping[str, list[Path]]
+    write_key: str
+    secret_key: str
+    store_uid: str
+    operator: grpc.aio.Channel
+
+
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+    """Keeps the spans that it is sent, with the name of the service that made them."""
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[str, trace_pb2.Span]] = []
+
+    async def Export(self, request: Any, context: Any) -> Any:
+        for resource_spans in request.resource_spans:
+            attributes = resource_spans.resource.attributes
+            names = {each.key: each.value.string_value for each in attributes}
+            for scope_spans in resource_spans.scope_spans:
+                self.spans += [(names["service.name"], span) for span in scope_spans.spans]
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+    def of_trace(self, trace_id: str) -> dict[bytes, tuple[str, trace_pb2.Span]]:
+        """The spans of a trace, by their ids."""
+        return {
+            span.span_id: (service, span)
+            for service, span in self.spans
+            if span.trace_id.hex() == trace_id
+        }
+
+
+@pytest.fixture(scope="module")
+async def collector() -> AsyncIterator[tuple[Collector, int]]:
+    """A collector of traces, and its port."""
+    collector = Collector()
+    server = grpc.aio.server()
+    add = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
+    add(collector, server)  # type: ignore[no-untyped-call]  # generated without types
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield collector, port
+    await server.stop(None)
+
+
+@pytest.fixture(scope="module")
+async def town(
+    collector: tuple[Collector, int],
+    scratch: Path,
+    issued: Mapping[str, CertificateFiles],
+    mariadb_server: MariadbServer,
+    redis_urls: Mapping[str, str],
+) -> AsyncIterator[Town]:
+    # Nothing is traced but what a test asks for.
+    traced = replace(
+        ENVIRONMENT,
+        collector=f"127.0.0.1:{collector[1]}",
+        sampled_percent=0.0,
+        trusts_traces=True,
+    )
+    pods = Pods(scratch / "town", issued, traced)
+    by_process = {
+        process: [pods.new(process) for _ in range(count)] for process, count in REPLICAS.items()
+    }
+    edge = pods.new(EDGE)
+    hosts = {
+        process: tuple(pod.address for pod in replicas) for process, replicas in by_process.items()
+    }
+    page_token_keys = {service: secrets.token_hex(32) for service in SERVICES}
+    peppers = f"1:{secrets.token_hex(32)}"
+
+    def environment_of(pod: Pod) -> dict[str, str]:
+        variables = {
+            "LISTEN_ADDRESS": pod.application,
+            "TLS_CERTIFICATE": str(pod.tls / "tls.crt"),
+            "TLS_KEY": str(pod.tls / "tls.key"),
+            "TLS_AUTHORITY": str(pod.tls / "ca.crt"),
+            "BEHIND_PROXY": "true",
+            "DRAIN_SECONDS": "1",
+            "GRACE_SECONDS": "3",
+            "TRACES_ENDPOINT": f"http://127.0.0.1:{collector[1]}",
+            "TRACES_SAMPLED": "0",
+        }
+        if pod.identity == GATEWAY:
+            variables |= {
+                f"{service.upper()}_ADDRESS": f"{pod.address}:{EGRESS_PORTS[service]}"
+                for service in SERVICES
+            }
+        else:
+            variables |= {
+                "METRICS_ADDRESS": f"{pod.address}:{METRICS_PORT}",
+                "DATABASE_URL": mariadb_server.url(pod.identity),
+                "REDIS_URL": redis_urls[pod.identity],
+                "PAGE_TOKEN_KEY": page_token_keys[pod.identity],
+            }
+        if pod.identity == "keys":
+            variables["PEPPERS"] = peppers
+        if pod.identity in ("ingest", "query"):
+            variables["KEYS_ADDRESS"] = f"{pod.address}:{EGRESS_PORTS['keys']}"
+        if pod.identity == "query":
+            variables["INGEST_ADDRESS"] = f"{pod.address}:{EGRESS_PORTS['ingest']}"
+        return {f"{pod.identity.upper()}_{name}": value for name, value in variables.items()}
+
+    children = {
+        process: [
+            Child(
+                Program(
+                    name=pod.directory.name,
+                    arguments=(
+                        sys.executable,
+                        "-m",
+                        process if process == GATEWAY else f"services.{process}",
+                    ),
+                    log=pod.directory / "process.log",
+                    environment={**environment_of(pod), "OTEL_BSP_SCHEDULE_DELAY": "200"},
+                )
+            )
+            for pod in replicas
+        ]
+        for process, replicas in by_process.items()
+    }
+    async with AsyncExitStack() as stack:
+        for pod in [*itertools.chain.from_iterable(by_process.values()), edge]:
+            await stack.enter_async_context(pods.proxied(pod, hosts))
+        everyone = itertools.chain.from_iterable(children.values())
+        await stack.enter_async_context(kept_running(*everyone, patience_seconds=8))
+        operator = pods.new("operator")
+        channel = open_channel(
+            f"{by_process['keys'][0].address}:{MESH_PORT}",
+            "shoptrail.keys.v1.Keys",
+            "keys",
+            operator.certificates(),
+        )
+        stack.push_async_callback(channel.close)
+        http = await stack.enter_async_context(edge_client(edge))
+
+        async def serves() -> bool:
+            return (await http.get("/openapi.json")).status_code == 200
+
+        await eventually(serves, seconds=60)
+        keys = keys_pb2_grpc.KeysStub(channel)
+        store = await keys.CreateStore(
+            keys_pb2.CreateStoreRequest(display_name="Tea and cups"),
+            timeout=20,
+            wait_for_ready=True,
+        )
+        texts = [
+            (
+                await keys.CreateKey(
+                    keys_pb2.CreateKeyRequest(store_uid=store.store.uid, kind=kind), timeout=5
+                )
+            ).text
+            for kind in (api_key_pb2.KEY_KIND_PUBLISHABLE, api_key_pb2.KEY_KIND_SECRET)
+        ]
+
+        async def knows_the_key() -> bool:
+            answer = await http.get(
+                f"/v1/stores/{store.store.uid}/receipts",
+                params={"message_ids": "none"},
+                headers={"Authorization": f"Bearer {texts[1]}"},
+            )
+            return answer.status_code == 200
+
+        await eventually(knows_the_key, seconds=60)
+        logs = {
+            process: [pod.directory / "process.log" for pod in replicas]
+            for process, replicas in by_process.items()
+        }
+        yield Town(edge, children, logs, texts[0], texts[1], store.store.uid, channel)
+    for service in SERVICES:
+        await empty(mariadb_server, service)
+
+
+@dataclass
+class Shop:
+    """Sends events without a pause, each once, and never tries again."""
+
+    town: Town
+    outcomes: Counter[tuple[int, str]] = field(default_factory=Counter)
+    sent: int = 0
+    more: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    def message_id(self, number: int) -> str:
+        return f"{id(self)}-{number}"
+
+    async def send_on(self) -> None:
+        async with edge_client(self.town.edge) as client:
+            client.headers["Authorization"] = f"Bearer {self.town.write_key}"
+            while True:
+                self.sent += 1
+                event = {
+                    "event": "Viewed",
+                    "anonymousId": "a",
+                    "messageId": self.message_id(self.sent),
+                }
+                try:
+                    answer = await client.post("/v1/track", json=event)
+                    stored = answer.status_code == 200 and (
+                        answer.json()["accepted"] + answer.json()["duplicates"] == 1
+                    )
+                    outcome = (answer.status_code, "" if stored else answer.text)
+                except httpx.TransportError as error:
+                    outcome = (0, repr(error))
+                async with self.more:
+                    self.outcomes[outcome] += 1
+                    self.more.notify_all()
+
+    async def hear(self, count: int) -> None:
+        """Wait for so many more answers."""
+        goal = self.outcomes.total() + count
+        async with self.more, asyncio.timeout(30):
+            await self.more.wait_for(lambda: self.outcomes.total() >= goal)
+
+
+async def test_one_trace_runs_from_the_edge_through_http_and_grpc_to_sql(
+    town: Town, collector: tuple[Collector, int]
+) -> None:
+    trace_id, caller = secrets.token_hex(16), secrets.token_hex(8)
+    async with edge_client(town.edge) as client:
+        answer = await client.get(
+            f"/v1/stores/{town.store_uid}/receipts",
+            params={"message_ids": "none"},
+            headers={
+                "Authorization": f"Bearer {town.secret_key}",
+                "traceparent": f"00-{trace_id}-{caller}-01",
+            },
+        )
+    assert answer.status_code == 200
+
+    def path_to_sql() -> list[tuple[str, str]]:
+        """From the statement of Ingest to the edge."""
+        spans = collector[0].of_trace(trace_id)
+        path = []
+        found = [
+            span for service, span in spans.values() if (service, span.name) == ("ingest", "SELECT")
+        ]
+        step = found[0].span_id if found else b""
+        while step in spans:
+            service, span = spans[step]
+            path.append((service, span.name))
+            step = span.parent_span_id
+        return path if step.hex() == caller else []
+
+    async def complete() -> bool:
+        return bool(path_to_sql())
+
+    await eventually(complete, seconds=30)
+    path = path_to_sql()
+    method = "shoptrail.ingest.v1.Ingest/GetReceipts"
+    # Process or proxy of each pod on the way; proxies have no better name for what they do.
+    assert [service for service, _ in path] == [
+        *("ingest", "ingest", "ingest"),
+        *("gateway", "gateway", "gateway", "gateway"),
+        "edge",
+    ]
+    assert path[0][1] == "SELECT"
+    assert path[1][1] == path[4][1] == method
+    assert path[5][1] == "GET /v1/stores/{store_uid}/receipts"
+    spans = collector[0].of_trace(trace_id)
+    told = " ".join(str(span) for _, span in spans.values())
+    assert town.secret_key not in told
+    assert any(trace_id in log.read_text() for log in town.logs["ingest"])
+
+
+async def test_a_scheduled_task_is_traced_to_redis(
+    town: Town, collector: tuple[Collector, int]
+) -> None:
+    trace_id = secrets.token_hex(16)
+
+    await maintenance_pb2_grpc.MaintenanceStub(town.operator).RunCron(
+        maintenance_pb2.RunCronRequest(job="trim-runs"),
+        timeout=20,
+        metadata=(("traceparent", f"00-{trace_id}-{secrets.token_hex(8)}-01"),),
+    )
+
+    async def traced() -> bool:
+        names = {span.name for _, span in collector[0].of_trace(trace_id).values()}
+        return {"EVAL", "INSERT", "shoptrail.maintenance.v1.Maintenance/RunCron"} <= names
+
+    await eventually(traced, seconds=30)
+
+
+@pytest.fixture
+async def shops(town: Town) -> AsyncIterator[list[Shop]]:
+    shops = [Shop(town) for _ in range(SENDERS)]
+    sending = [asyncio.create_task(shop.send_on()) for shop in shops]
+    for shop in shops:
+        await shop.hear(3)
+    yield shops
+    for task in sending:
+        task.cancel()
+    await asyncio.wait(sending)
+
+
+def count_starts(log: Path) -> int:
+    """How often the process whose log this is has begun to serve."""
+    return log.read_text().count('"serving"') if log.exists() else 0
+
+
+async def restart(child: Child) -> None:
+    """As a rolling update does: told to end, and then another comes."""
+    await child.stop(patience_seconds=10)
+    await child.start()
+
+
+async def crash(child: Child) -> None:
+    """As a lost machine does it; the launcher starts it again."""
+    assert child.pid is not None
+    former = child.pid
+    os.kill(former, signal.SIGKILL)
+
+    async def another() -> bool:
+        return child.pid != former
+
+    await eventually(another)
+
+
+@pytest.mark.parametrize(
+    ("how", "processes"), [(restart, ("ingest", GATEWAY, "keys")), (crash, ("ingest", GATEWAY))]
+)
+async def test_processes_come_and_go_and_no_request_fails(
+    town: Town,
+    shops: list[Shop],
+    how: Callable[[Child], Awaitable[None]],
+    processes: tuple[str, ...],
+) -> None:
+    for process in processes:
+        for number, child in enumerate(town.children[process]):
+            log = town.logs[process][number]
+            # A child that is stopped and started begins a new log; one that crashed goes on.
+            before = count_starts(log) if how is crash else 0
+            await how(child)
+
+            async def serves_again(log: Path = log, before: int = before) -> bool:
+                return count_starts(log) > before
+
+            await eventually(serves_again, seconds=60)
+            for shop in shops:
+                await shop.hear(3)
+
+    outcomes = sum((shop.outcomes for shop in shops), Counter[tuple[int, str]]())
+    assert set(outcomes) == {(200, "")}, outcomes
+    await each_is_stored_once(town, shops)
+
+
+async def each_is_stored_once(town: Town, shops: list[Shop]) -> None:
+    """Ask the log which of the events that were answered it has."""
+    async with edge_client(town.edge) as client:
+        client.headers["Authorization"] = f"Bearer {town.secret_key}"
+        for shop in shops:
+            ids = [shop.message_id(number) for number in range(1, shop.sent)]
+            for first in range(0, len(ids), 100):
+                asked = ids[first : first + 100]
+                answer = await client.get(
+                    f"/v1/stores/{town.store_uid}/receipts", params={"message_ids": asked}
+                )
+                verdicts = [receipt["verdict"] for receipt in answer.json()["receipts"]]
+                assert set(verdicts) == {"VERDICT_ACCEPTED"}
+                assert len(verdicts) == len(asked)
