@@ -6,7 +6,7 @@ Functions take the caller's transaction and never end it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -45,7 +45,7 @@ CARRIED = 0
 """The generation that holds the figures of what has expired, and never answers."""
 
 _MOST_KEYS = 300
-_EVENT_COLUMNS = [recorded_events.c[field.name] for field in fields(RecordedEvent)]
+_EVENT_COLUMNS = [recorded_events.c[name] for name in RecordedEvent.__struct_fields__]
 
 
 @dataclass(frozen=True, slots=True)

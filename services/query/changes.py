@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -148,4 +147,4 @@ def _with_order_of(old: RecordedEvent, new: Fact) -> RecordedEvent:
     for name, text in given.items():
         properties[name] = msgspec.Raw(msgspec.json.encode(text))
     members["properties"] = msgspec.Raw(msgspec.json.encode(properties))
-    return replace(old, payload=msgspec.json.encode(members))
+    return msgspec.structs.replace(old, payload=msgspec.json.encode(members))

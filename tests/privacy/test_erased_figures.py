@@ -38,6 +38,10 @@ SUPPRESSED = event_pb2.VERDICT_SUPPRESSED
 _SUMS = {"order_count", "gross", "refund_count", "refunded", "cancellation_count", "cancelled"} | {
     "quantity",
     "revenue",
+    "session_count",
+    "bounce_count",
+    "page_count",
+    "duration",
 }
 
 
