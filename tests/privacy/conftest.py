@@ -26,6 +26,7 @@ from services.query.column_keeper import ColumnKeeper
 from services.query.duck import DuckColumns
 from services.query.freshness import Sightings
 from services.query.projector import Projector
+from services.query.tables import column_copies
 from shoptrail.ingest.v1 import ingest_pb2_grpc
 from shoptrail.maintenance.v1 import privacy_pb2_grpc
 from shoptrail.query.v1 import query_pb2_grpc
@@ -54,6 +55,9 @@ async def open_shop(
     async with AsyncExitStack() as stack:
         async with opened["ingest"].begin() as transaction:
             await add_heads(transaction, shard_count=SHARDS)
+        async with opened["query"].begin() as transaction:
+            # MySQL goes on with what it was asked for by who was stopped since.
+            await transaction.execute(column_copies.delete())
         page_tokens = PageTokens(bytes(32))
         ingest = ingest_room.IngestServicer(
             opened["ingest"],
