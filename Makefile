@@ -90,7 +90,8 @@ verify-deploy: .venv/.dev shoptrail/.built web .checkov/.built .promtool/.built 
 	$(VENV)/python -m pytest --basetemp=.pytest_tmp deploy/gates $(ARGS)
 
 drills: .venv/.dev shoptrail/.built mariadb libfaketime ## Break servers and processes at length; writes figures to docs/
-	SHOPTRAIL_DRILLS=full $(VENV)/python -m pytest --basetemp=.pytest_tmp tests/drills $(ARGS)
+	SHOPTRAIL_DRILLS=full $(VENV)/python -m pytest --basetemp=.pytest_tmp tests/drills \
+	    tests/privacy/test_erasure_at_scale.py $(ARGS)
 
 bench: .venv/.dev shoptrail/.built mariadb wrk ## Measure ingestion from HTTP to commit; takes ARGS="--seconds 8 --rounds 3"
 	$(VENV)/python -m tests.bench.ingest $(ARGS)

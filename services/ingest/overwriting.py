@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -32,13 +32,14 @@ async def overwrite(
     log: append.LogHead,
     mark: str,
     now: datetime,
+    is_mine: Callable[[StoredEvent], bool] = lambda _: False,
 ) -> Counter[str]:
     """Overwrite a store's events, all of one shard, under the lock of its head, `log`.
 
     With them all events are changed that name the same orders, so that each order's events
-    name it alike afterwards, by a pseudonym that is then forgotten. `mark` is `ERASED` or
-    `EXPIRED`. Returns how many rows of
-    which table that was.
+    name it alike afterwards, by a pseudonym that is then forgotten; those of which `is_mine`
+    says so are overwritten too. `mark` is `ERASED` or `EXPIRED`. Returns how many rows of which
+    table that was.
     """
     store = parse_uid("sto", store_uid)
     gone = {event.id: event for event in mine}
@@ -61,7 +62,8 @@ async def overwrite(
             pseudonyms.leave("order", order_id)
             continue
         asked = [one for one in named if one not in gone and one >> append.POSITION_BITS == shard]
-        others |= {event.id: event for event in await repository.get_events(transaction, asked)}
+        for event in await repository.get_events(transaction, asked):
+            (gone if is_mine(event) else others)[event.id] = event
     changed = [overwritten(event, pseudonyms, mark=mark) for event in gone.values()]
     changed += [
         replace(event, payload=with_other_order(event.payload, pseudonyms))

@@ -235,6 +235,7 @@ class SubjectAnswers:
                     log=log,
                     mark=ERASED,
                     now=self._now(),
+                    is_mine=lambda event: _is_about(subject, event),
                 )
             )
 
