@@ -1,6 +1,7 @@
 PYTHON ?= python3
 PORT ?= 8080
 DB ?= sqlite
+FILE ?= shop.backup
 ARGS ?=
 
 VENV := .venv/bin
@@ -26,7 +27,7 @@ NPM_INSTALL = $(CURDIR)/$(VENV)/python -c \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo-data protos access render tracking stubs web web-dashboard web-storefront lint lint-dashboard \
+.PHONY: help run backup restore demo-data protos access render tracking stubs web web-dashboard web-storefront lint lint-dashboard \
     breaking test verify-deploy drills bench bench-query wrk mariadb libfaketime browser lock clean
 MAKEFLAGS += --no-builtin-rules
 
@@ -35,6 +36,12 @@ help: ## Say what there is to make
 
 run: .venv/.local shoptrail/.built web $(if $(filter mysql,$(DB)),mariadb) ## Run the whole mesh here; takes PORT=8080 and DB=sqlite or DB=mysql
 	@exec $(VENV)/python -m deploy.local --port $(PORT) --database $(DB)
+
+backup: .venv/.local shoptrail/.built ## Save all data of a mesh that is stopped; takes FILE=shop.backup and DB=
+	$(VENV)/python -m deploy.local.backup save $(FILE) --database $(DB)
+
+restore: .venv/.local shoptrail/.built ## Put a backup in the place of all data; who was erased since is erased again
+	$(VENV)/python -m deploy.local.backup restore $(FILE) --database $(DB)
 
 demo-data: .venv/.local shoptrail/.built ## Give the demo store of the mesh that runs 90 days of history; takes ARGS="--days 30"
 	@$(VENV)/python -m deploy.local.demo_data $(ARGS)
@@ -83,7 +90,8 @@ verify-deploy: .venv/.dev shoptrail/.built web .checkov/.built .promtool/.built 
 	$(VENV)/python -m pytest --basetemp=.pytest_tmp deploy/gates $(ARGS)
 
 drills: .venv/.dev shoptrail/.built mariadb libfaketime ## Break servers and processes at length; writes figures to docs/
-	SHOPTRAIL_DRILLS=full $(VENV)/python -m pytest --basetemp=.pytest_tmp tests/drills $(ARGS)
+	SHOPTRAIL_DRILLS=full $(VENV)/python -m pytest --basetemp=.pytest_tmp tests/drills \
+	    tests/privacy/test_erasure_at_scale.py $(ARGS)
 
 bench: .venv/.dev shoptrail/.built mariadb wrk ## Measure ingestion from HTTP to commit; takes ARGS="--seconds 8 --rounds 3"
 	$(VENV)/python -m tests.bench.ingest $(ARGS)

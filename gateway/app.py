@@ -36,6 +36,7 @@ from gateway.openapi import describe_api
 from gateway.pixel import pixel_routes
 from gateway.rate_limit import RateLimit
 from gateway.readiness import Readiness
+from gateway.receipt_keys import RECEIPT_KEYS_PATH, ReceiptKeysRoute
 from gateway.sdk_files import file_routes
 from gateway.sdk_settings import SETTINGS_PATTERN, SOURCE_CONFIG_PATH, SdkSettings
 from gateway.segment import Segment, is_segment_path, segment_error
@@ -46,6 +47,7 @@ from gateway.storefront_files import script_routes
 from gateway.transcoding import Transcoder
 from shoptrail.ingest.v1.ingest_pb2_grpc import IngestStub
 from shoptrail.keys.v1.keys_pb2_grpc import KeysStub
+from shoptrail.maintenance.v1.privacy_pb2_grpc import PrivacyStub
 
 log = logging.getLogger(__name__)
 
@@ -311,6 +313,7 @@ def build_gateway(
             **pages,
             **session_routes.got(),
             **{route.name: route for route in plain},
+            RECEIPT_KEYS_PATH: ReceiptKeysRoute(PrivacyStub(channels["maintenance"])),
             **pixel_routes(segment, now),
             **script_routes(),
             **{f"{SOURCE_CONFIG_PATH}{slash}": source_config for slash in ("", "/")},

@@ -84,13 +84,20 @@ _ERROR: _Json = {
 _SEGMENT_ANSWER: _Json = {
     "description": "What became of the events.",
     "type": "object",
-    "required": ["success", "received", "accepted", "duplicates", "rejected", "quota", "results"],
+    "required": [
+        *("success", "received", "accepted", "duplicates", "rejected", "suppressed", "quota"),
+        "results",
+    ],
     "properties": {
         "success": {"const": True},
         "received": {"type": "integer"},
         "accepted": {"type": "integer", "description": "Stored now, durably."},
         "duplicates": {"type": "integer", "description": "Stored before."},
         "rejected": {"type": "integer", "description": "Not stored."},
+        "suppressed": {
+            "type": "integer",
+            "description": "Not stored: of people of whom the store wants no events.",
+        },
         "quota": {"type": "integer", "description": "Not stored: the store's day is full."},
         "results": {
             "type": "array",
@@ -101,7 +108,7 @@ _SEGMENT_ANSWER: _Json = {
                 "properties": {
                     "index": {"type": "integer", "description": "Among the events sent, from 0."},
                     "messageId": {"type": "string"},
-                    "verdict": {"enum": ["duplicate", "rejected", "quota"]},
+                    "verdict": {"enum": ["duplicate", "rejected", "suppressed", "quota"]},
                     "code": {"type": "string", "description": "Why, for programs."},
                     "path": {"type": "string", "description": "Where in the event."},
                     "message": {"type": "string", "description": "Why, for people."},

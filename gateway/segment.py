@@ -53,13 +53,15 @@ BATCH_PATHS = ("/v1/batch", "/v1/import", "/v1/b", "/beacon/v1/batch")
 DROPPED_PATH = "/v1/m"
 
 _ONE_ACCEPTED = (
-    b'{"success":true,"received":1,"accepted":1,"duplicates":0,"rejected":0,"quota":0,"results":[]}'
+    b'{"success":true,"received":1,"accepted":1,"duplicates":0,"rejected":0,"suppressed":0,'
+    b'"quota":0,"results":[]}'
 )
 # The verdicts that an answer counts, by the word it has for them.
 _COUNTED = {
     event_pb2.VERDICT_ACCEPTED: "accepted",
     event_pb2.VERDICT_DUPLICATE: "duplicates",
     event_pb2.VERDICT_REJECTED: "rejected",
+    event_pb2.VERDICT_SUPPRESSED: "suppressed",
     event_pb2.VERDICT_QUOTA: "quota",
 }
 

@@ -35,7 +35,7 @@ from gateway.sessions import Sessions
 from shoptrail.access.v1 import access_pb2
 from shoptrail.ingest.v1 import ingest_pb2
 from shoptrail.keys.v1 import keys_pb2
-from shoptrail.maintenance.v1 import maintenance_pb2
+from shoptrail.maintenance.v1 import maintenance_pb2, privacy_pb2
 from shoptrail.query.v1 import query_pb2
 
 SERVICES = tuple(
@@ -45,6 +45,7 @@ SERVICES = tuple(
         (query_pb2.DESCRIPTOR, "Query"),
         (keys_pb2.DESCRIPTOR, "Keys"),
         (maintenance_pb2.DESCRIPTOR, "Maintenance"),
+        (privacy_pb2.DESCRIPTOR, "Privacy"),
     )
 )
 # The variable of Maintenance's paths that names a service instead of a field.

@@ -19,6 +19,7 @@ from deploy.k8s.parts import (
     tls_volume,
 )
 from services.ingest.jobs import ingest_jobs
+from services.ingest.subjects import SubjectDigests
 from services.keys.jobs import all_jobs as keys_jobs
 from services.keys.peppers import Pepper
 from services.maintenance.jobs import maintenance_jobs
@@ -34,9 +35,9 @@ _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 
 
 def jobs_of_services() -> dict[str, list[Job]]:
-    """All jobs, by service. Keys wants a pepper to make its own, and uses it in none here."""
+    """All jobs, by service. Keys that some want to make theirs are used in none here."""
     return {
-        "ingest": list(ingest_jobs()),
+        "ingest": list(ingest_jobs(SubjectDigests(bytes(32)))),
         "query": list(query_jobs()),
         "keys": list(keys_jobs([Pepper(version=1, secret=bytes(32))])),
         "maintenance": list(maintenance_jobs()),

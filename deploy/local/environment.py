@@ -28,6 +28,12 @@ class Secrets:
     page_token_keys: dict[str, str]
     peppers: str
     session_key: str = field(default_factory=lambda: secrets.token_hex(32))
+    subject_keys: dict[str, str] = field(
+        default_factory=lambda: {
+            service: secrets.token_hex(32) for service in ("ingest", "maintenance")
+        }
+    )
+    receipt_key: str = field(default_factory=lambda: secrets.token_hex(32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,8 @@ def keep_secrets(path: Path) -> Secrets:
             migration_passwords={service: secrets.token_hex(16) for service in SERVICES},
             page_token_keys={service: secrets.token_hex(32) for service in SERVICES},
             peppers=f"1:{secrets.token_hex(32)}",
+            subject_keys={service: secrets.token_hex(32) for service in ("ingest", "maintenance")},
+            receipt_key=secrets.token_hex(32),
         )
     if asdict(made) != kept:  # The file may be older than one of them.
         write_private(path, json.dumps(asdict(made), indent=2).encode())
@@ -83,8 +91,13 @@ def of_service(
         variables["JOURNAL_DIRECTORY"] = str(journal_directory)
     if service in ("ingest", "query"):
         variables["KEYS_ADDRESS"] = addresses.grpc["keys"]
-    if service == "query":
+    if service in ("query", "maintenance"):
         variables["INGEST_ADDRESS"] = addresses.grpc["ingest"]
+    if service in ("ingest", "maintenance"):
+        variables["SUBJECT_KEY"] = secrets.subject_keys[service]
+    if service == "maintenance":
+        variables["QUERY_ADDRESS"] = addresses.grpc["query"]
+        variables["RECEIPT_KEY"] = secrets.receipt_key
     return _prefixed(service, variables)
 
 

@@ -88,7 +88,7 @@ class Mesh:
         settings = self._settings
         make_private_directory(settings.directory)
         async with AsyncExitStack() as stack:
-            stack.enter_context(_sole_launcher(settings.directory))
+            stack.enter_context(sole_launcher(settings.directory))
             settings.announcement.unlink(missing_ok=True)
             addresses = stack.enter_context(_addresses(settings.port))
             secrets = environment.keep_secrets(settings.directory / "secrets.json")
@@ -288,7 +288,7 @@ class Mesh:
 
 
 @contextmanager
-def _sole_launcher(directory: Path) -> Iterator[None]:
+def sole_launcher(directory: Path) -> Iterator[None]:
     """Keep other launchers out of the directory for the block. The kernel ends it with us."""
     with (directory / "launcher.lock").open("a+") as file:
         try:

@@ -24,6 +24,7 @@ from services.ingest.journal import JournalNotValid
 from services.ingest.journals import open_journals
 from services.ingest.servicer import SERVICE as INGEST
 from services.ingest.servicer import IngestServicer
+from services.ingest.subjects import SubjectDigests
 from shoptrail.ingest.v1 import ingest_pb2_grpc
 from shoptrail.maintenance.v1 import maintenance_pb2_grpc
 
@@ -51,6 +52,7 @@ async def main() -> None:
                 )
             )
         page_tokens = PageTokens(config.page_token_key.get_secret_value())
+        subject_digests = SubjectDigests(config.subject_key.get_secret_value())
         services = [INGEST, MAINTENANCE]
         keyring = await stack.enter_async_context(
             keeping_keys(config, certificates, proxy="ingest" if config.behind_proxy else "")
@@ -62,6 +64,7 @@ async def main() -> None:
             shard_count=config.shard_count,
             event_bytes=config.event_bytes,
             page_tokens=page_tokens,
+            subject_digests=subject_digests,
             journals=journals,
         )
         heads = asyncio.create_task(make_heads(database, shard_count=config.shard_count))
@@ -73,7 +76,7 @@ async def main() -> None:
             "ingest",
             database=database,
             redis=redis,
-            jobs=ingest_jobs(),
+            jobs=ingest_jobs(subject_digests),
             page_tokens=page_tokens,
         )
         maintenance_pb2_grpc.add_MaintenanceServicer_to_server(cron, server)

@@ -73,19 +73,33 @@ class Tally(msgspec.Struct, frozen=True, order=True):
     verdict: int
 
 
-async def lock_head(transaction: AsyncConnection, shard: int) -> int:
-    """The shard's last position, locked: until the transaction ends, no one else appends.
+class LogHead(msgspec.Struct, frozen=True):
+    """What a shard's head says."""
+
+    position: int
+    suppression_revision: int
+    change_number: int
+
+
+async def lock_log(transaction: AsyncConnection, shard: int) -> LogHead:
+    """The shard's head, locked: until the transaction ends, no one else writes to the shard.
 
     Raises `HeadMissing`.
     """
     lock = "" if _is_sqlite(transaction) else " FOR UPDATE"  # SQLite has one writer anyway.
     found = await transaction.exec_driver_sql(
-        f"SELECT position FROM log_heads WHERE shard = {shard:d}{lock}"  # noqa: S608 - a number
+        "SELECT position, suppression_revision, change_number "  # noqa: S608 - a number
+        f"FROM log_heads WHERE shard = {shard:d}{lock}"
     )
-    head = found.scalar()
-    if head is None:
+    row = found.one_or_none()
+    if row is None:
         raise HeadMissing(f"shard {shard}")
-    return int(head)
+    return LogHead(*tuple(row))
+
+
+async def lock_head(transaction: AsyncConnection, shard: int) -> int:
+    """The shard's last position, locked as `lock_log` does."""
+    return (await lock_log(transaction, shard)).position
 
 
 async def move_head(transaction: AsyncConnection, shard: int, *, head: int) -> None:

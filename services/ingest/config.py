@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from common.config import KeyringConfig, ServiceConfig
+from common.config import KeyringConfig, SecretKey, ServiceConfig
 
 
 class IngestConfig(ServiceConfig, KeyringConfig, env_prefix="INGEST_"):
@@ -16,6 +16,9 @@ class IngestConfig(ServiceConfig, KeyringConfig, env_prefix="INGEST_"):
     replicas alike; a change takes effect when all of them have been started anew."""
     event_bytes: int = Field(default=32 * 1024, ge=1024, le=1024 * 1024)
     """The size of an event, as JSON, above which it is rejected."""
+    subject_key: SecretKey
+    """64 hex digits: the key under which ids of people are hashed, the same on all replicas.
+    With another, those who were suppressed are so no more, and the index of people is useless."""
     journal_directory: Annotated[Path | None, BeforeValidator(lambda text: text or None)] = None
     """Where events are kept while the database is away, on a disk that outlives the process.
     Each replica needs one of its own. Without one, events are refused meanwhile."""

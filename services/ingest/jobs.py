@@ -9,15 +9,22 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.cron.job import Batch, Job, RunBatch
 from common.cron.trim_runs import trim_runs_job
+from services.ingest.checking import check_log_job
+from services.ingest.erasing_again import erase_again
+from services.ingest.people_index import index_people
 from services.ingest.rejection_repository import trim
+from services.ingest.retention import expire_events
 from services.ingest.rule_book import DEFAULT_SETTINGS
 from services.ingest.rules_repository import purge_plans
+from services.ingest.subject_repository import purge_lifted
+from services.ingest.subjects import SubjectDigests
+from services.ingest.suppressions import LIFTED_KEPT_DAYS
 from services.ingest.tables import quota_receipts, rejected_events
 
 _BATCH_ROWS = 500
 
 
-def ingest_jobs() -> list[Job]:
+def ingest_jobs(digests: SubjectDigests) -> list[Job]:
     """All jobs that Ingest runs."""
     return [
         Job(
@@ -38,6 +45,31 @@ def ingest_jobs() -> list[Job]:
             period=timedelta(hours=1),
             run_batch=_purge_tracking_plans,
         ),
+        Job(
+            name="index-people",
+            description="Lets new events be found by the people that they are about.",
+            period=timedelta(minutes=1),
+            run_batch=index_people(digests),
+        ),
+        Job(
+            name="erase-again",
+            description="Erases who was erased before, should a restored backup have them.",
+            period=timedelta(days=1),
+            run_batch=erase_again(digests),
+        ),
+        Job(
+            name="expire-events",
+            description="Leaves remnants of events that their stores keep no longer.",
+            period=timedelta(hours=1),
+            run_batch=expire_events(digests),
+        ),
+        Job(
+            name="purge-lifted-suppressions",
+            description="Removes suppressions that were lifted more than 7 days ago.",
+            period=timedelta(hours=1),
+            run_batch=_purge_lifted_suppressions,
+        ),
+        check_log_job(),
         trim_runs_job(),
     ]
 
@@ -61,4 +93,12 @@ async def _purge_tracking_plans(
     transaction: AsyncConnection, *, cursor: str, now: datetime
 ) -> Batch:
     count = await purge_plans(transaction, due_before=now, limit=_BATCH_ROWS)
+    return Batch(row_count=count, done=count < _BATCH_ROWS)
+
+
+async def _purge_lifted_suppressions(
+    transaction: AsyncConnection, *, cursor: str, now: datetime
+) -> Batch:
+    before = now - timedelta(days=LIFTED_KEPT_DAYS)
+    count = await purge_lifted(transaction, before=before, limit=_BATCH_ROWS)
     return Batch(row_count=count, done=count < _BATCH_ROWS)

@@ -15,11 +15,12 @@ from common.errors import DependencyUnavailable
 from common.log import describe_failure
 from common.uid import parse_uid
 from services.ingest import append, repository
-from services.ingest.append import Key, NewEvent, Tally
+from services.ingest.append import Key, LogHead, NewEvent, Tally
 from services.ingest.intake import hour_of
 from services.ingest.news import News
 from services.ingest.reach import LogOutOfReach, Witness, is_out_of_reach
 from services.ingest.repository import QuotaReceipt, RejectedEvent
+from services.ingest.suppressions import NOBODY, Suppressions
 from services.ingest.verdicts import Verdict
 
 log = logging.getLogger(__name__)
@@ -49,9 +50,9 @@ class Outcome:
     """What became of a delivery."""
 
     events: Sequence[Verdict]
-    """`ACCEPTED`, `DUPLICATE` or `QUOTA` for each of its events."""
+    """`ACCEPTED`, `DUPLICATE`, `SUPPRESSED` or `QUOTA` for each of its events."""
     rejected: Sequence[Verdict]
-    """`REJECTED` or `QUOTA` for each of its rejected events."""
+    """`REJECTED`, `SUPPRESSED` or `QUOTA` for each of its rejected events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +99,16 @@ class LogWriter:
     """
 
     def __init__(
-        self, database: Database, shard: int, news: News, *, patience_seconds: float
+        self,
+        database: Database,
+        shard: int,
+        news: News,
+        suppressions: Suppressions,
+        *,
+        patience_seconds: float,
     ) -> None:
         self._database = database
+        self._suppressions = suppressions
         self._shard = shard
         self._news = news
         self._patience_seconds = patience_seconds
@@ -141,7 +149,7 @@ class LogWriter:
         Quotas hold nothing back: those events have been accepted. They count, though.
         """
         async with self._database.begin() as transaction:
-            head = await append.lock_head(transaction, self._shard)
+            log = await append.lock_log(transaction, self._shard)
             done = await repository.lock_journal_cursor(transaction, journal_uid)
             deliveries = [
                 each.delivery
@@ -152,7 +160,7 @@ class LogWriter:
                     and await repository.is_stored(transaction, each.witness)
                 )
             ]
-            _, written = await self._store(transaction, deliveries, head=head)
+            _, written = await self._store(transaction, deliveries, log=log)
             await repository.put_journal_cursor(
                 transaction, journal_uid, position=kept[-1].sequence
             )
@@ -242,8 +250,8 @@ class LogWriter:
     ) -> Sequence[Outcome]:
         """Commit the deliveries together; says what became of each."""
         async with session.begin() as transaction:
-            head = await append.lock_head(transaction, self._shard)
-            outcomes, written = await self._store(transaction, deliveries, head=head)
+            log = await append.lock_log(transaction, self._shard)
+            outcomes, written = await self._store(transaction, deliveries, log=log)
             attempt.committing, attempt.witness = True, written.witness
         attempt.committing, attempt.witness = False, None
         if written.new_count:
@@ -251,7 +259,11 @@ class LogWriter:
         return outcomes
 
     async def _store(
-        self, transaction: AsyncConnection, deliveries: Sequence[Delivery], *, head: int
+        self,
+        transaction: AsyncConnection,
+        deliveries: Sequence[Delivery],
+        *,
+        log: LogHead,
     ) -> tuple[Sequence[Outcome], _Written]:
         """Store the deliveries after the head, which is locked; says what becomes of each."""
         first_of: dict[Key, NewEvent] = {}
@@ -260,7 +272,16 @@ class LogWriter:
                 first_of.setdefault(event.key, event)
         new = list(first_of.values())
         rejected = [event for delivery in deliveries for event in delivery.rejected]
+        head = log.position
         beyond: frozenset[Key | str] = frozenset()
+        suppressed = NOBODY
+        if log.suppression_revision:
+            suppressed = await self._suppressions.find(
+                transaction, log.suppression_revision, new, rejected
+            )
+            if suppressed:
+                new = [event for event in new if event.key not in suppressed]
+                rejected = [event for event in rejected if event.uid not in suppressed]
         quotas: dict[bytes, int] = {}
         for delivery in deliveries:
             quotas |= delivery.quotas
@@ -276,7 +297,10 @@ class LogWriter:
         stored = {id(event) for event in new}
         if beyond:
             await _add_quota_receipts(transaction, deliveries, beyond)
-        outcomes = [_outcome_of(delivery, stored, beyond) for delivery in deliveries]
+        outcomes = [
+            _outcome_of(delivery, stored, suppressed=suppressed, beyond=beyond)
+            for delivery in deliveries
+        ]
         await append.add_tallies(transaction, _count(deliveries, outcomes))
         if rejected:
             await repository.add_rejected_events(transaction, rejected)
@@ -369,17 +393,25 @@ async def _add_quota_receipts(
             await repository.add_quota_receipts(transaction, kept)
 
 
-def _outcome_of(delivery: Delivery, stored: set[int], beyond: Collection[Key | str]) -> Outcome:
+def _outcome_of(
+    delivery: Delivery,
+    stored: set[int],
+    *,
+    suppressed: Collection[Key | str],
+    beyond: Collection[Key | str],
+) -> Outcome:
     verdicts = [
         Verdict.ACCEPTED if id(event) in stored else Verdict.DUPLICATE for event in delivery.events
     ]
-    if beyond:
-        for place, event in enumerate(delivery.events):
-            if event.key in beyond:
-                verdicts[place] = Verdict.QUOTA
-    rejected = [
-        Verdict.QUOTA if event.uid in beyond else Verdict.REJECTED for event in delivery.rejected
-    ]
+    rejected = [Verdict.REJECTED] * len(delivery.rejected)
+    for verdict, among in ((Verdict.SUPPRESSED, suppressed), (Verdict.QUOTA, beyond)):
+        if among:
+            for place, event in enumerate(delivery.events):
+                if event.key in among:
+                    verdicts[place] = verdict
+            for place, rejection in enumerate(delivery.rejected):
+                if rejection.uid in among:
+                    rejected[place] = verdict
     return Outcome(verdicts, rejected)
 
 

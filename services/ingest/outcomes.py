@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -33,6 +33,7 @@ from services.ingest.patches import Patch, PatchNotValid, PatchRefused
 from services.ingest.rejection_repository import RejectionFilter, StoredRejection
 from services.ingest.rule_book import RuleBook
 from services.ingest.rules import StoreRules
+from services.ingest.suppressions import Suppressions
 from services.ingest.verdicts import (
     Arrival,
     Reading,
@@ -69,6 +70,7 @@ class Outcomes:
         page_tokens: PageTokens,
         news: News,
         shard_of: Callable[[bytes], int],
+        suppressions: Sequence[Suppressions],
         event_bytes: int,
         now: Callable[[], datetime],
     ) -> None:
@@ -77,6 +79,7 @@ class Outcomes:
         self._page_tokens = page_tokens
         self._news = news
         self._shard_of = shard_of
+        self._suppressions = suppressions
         self._event_bytes = event_bytes
         self._now = now
 
@@ -220,7 +223,7 @@ class Outcomes:
         rules = (await self._rule_book.rules_of([store_uid]))[store_uid]
         async with self._database.begin() as transaction:
             # Under the lock nobody else appends or replays, so what is found stays true.
-            head = await append.lock_head(transaction, shard)
+            log = await append.lock_log(transaction, shard)
             page = await self._read_page(transaction, request, chosen, lock=not request.dry_run)
             outcomes = [
                 self._read_again(rejection, rejection.payload, rules)
@@ -238,9 +241,23 @@ class Outcomes:
                 if isinstance(outcome, Reading)
             }
             known = await append.find_known(transaction, [event.key for event in good.values()])
+            suppressed = await self._suppressions[shard].find(
+                transaction, log.suppression_revision, list(good.values()), []
+            )
             if not request.dry_run:
-                new = [event for event in good.values() if event.key not in known]
-                await self._move(transaction, shard, head=head, good=good, new=new)
+                new = [
+                    event
+                    for event in good.values()
+                    if event.key not in known and event.key not in suppressed
+                ]
+                await self._move(
+                    transaction,
+                    shard,
+                    head=log.position,
+                    good=good,
+                    new=new,
+                    suppressed=suppressed,
+                )
                 for rejection, outcome in zip(page.rejections, outcomes, strict=True):
                     if isinstance(outcome, Rejection):
                         await repository.save_findings(
@@ -260,13 +277,13 @@ class Outcomes:
                     fault=fault_message(outcome),
                 )
             else:
-                duplicate = good[rejection.id].key in known
-                response.replayed_events.add(
-                    uid=rejection.uid,
-                    verdict=(
-                        event_pb2.VERDICT_DUPLICATE if duplicate else event_pb2.VERDICT_ACCEPTED
-                    ),
-                )
+                key = good[rejection.id].key
+                verdict = event_pb2.VERDICT_ACCEPTED
+                if key in suppressed:
+                    verdict = event_pb2.VERDICT_SUPPRESSED
+                elif key in known:
+                    verdict = event_pb2.VERDICT_DUPLICATE
+                response.replayed_events.add(uid=rejection.uid, verdict=verdict)
         if page.next_place:
             response.next_page_token = self._page_tokens.seal(request, page.next_place)
         return response
@@ -279,12 +296,15 @@ class Outcomes:
         head: int,
         good: dict[int, NewEvent],
         new: Sequence[NewEvent],
+        suppressed: Collection[append.Key | str],
     ) -> None:
         """Take good events from the rejected ones, log those that are new, and count them anew."""
         tallies: Counter[Tally] = Counter()
         stored = {event.key for event in new}
         for event in good.values():
             verdict = Verdict.ACCEPTED if event.key in stored else Verdict.DUPLICATE
+            if event.key in suppressed:
+                verdict = Verdict.SUPPRESSED
             tallies[Tally(event.store_uid, event.hour, verdict)] += 1
             tallies[Tally(event.store_uid, event.hour, Verdict.REJECTED)] -= 1
         if new:
@@ -367,6 +387,7 @@ def _counts_message(counts: Counter[int]) -> ingest_pb2.VerdictCounts:
         duplicate_count=counts[Verdict.DUPLICATE],
         rejected_count=counts[Verdict.REJECTED],
         quota_count=counts[Verdict.QUOTA],
+        suppressed_count=counts[Verdict.SUPPRESSED],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.uid import format_uid
-from services.ingest.append import POSITION_BITS
+from services.ingest.append import POSITION_BITS, LogHead
 from services.ingest.reach import Witness
 from services.ingest.tables import (
     events,
@@ -122,10 +122,24 @@ async def add_quota_receipts(
     await transaction.execute(statement, rows)
 
 
-async def get_head(transaction: AsyncConnection, shard: int) -> int:
-    """The shard's last position."""
-    head = await transaction.scalar(select(log_heads.c.position).where(log_heads.c.shard == shard))
-    return int(head or 0)
+async def list_heads(transaction: AsyncConnection) -> list[tuple[int, int]]:
+    """All shards with their last positions."""
+    column = log_heads.c
+    rows = await transaction.execute(select(column.shard, column.position).order_by(column.shard))
+    return [(shard, position) for shard, position in rows]
+
+
+async def get_log_head(transaction: AsyncConnection, shard: int) -> LogHead:
+    """What the shard's head says."""
+    column = log_heads.c
+    row = (
+        await transaction.execute(
+            select(column.position, column.suppression_revision, column.change_number).where(
+                column.shard == shard
+            )
+        )
+    ).one_or_none()
+    return LogHead(*row) if row else LogHead(0, 0, 0)
 
 
 async def list_events(
@@ -138,6 +152,18 @@ async def list_events(
         .where(events.c.id > base + after, events.c.id < base + (1 << POSITION_BITS))
         .order_by(events.c.id)
         .limit(limit)
+    )
+    rows = await transaction.execute(statement)
+    return [LoggedEvent(row[0] - base, *row[1:]) for row in rows]
+
+
+async def get_events(
+    transaction: AsyncConnection, shard: int, positions: Collection[int]
+) -> list[LoggedEvent]:
+    """The shard's events at these positions."""
+    base = shard << POSITION_BITS
+    statement = select(*_LOGGED_COLUMNS).where(
+        events.c.id.in_([base + position for position in sorted(set(positions))])
     )
     rows = await transaction.execute(statement)
     return [LoggedEvent(row[0] - base, *row[1:]) for row in rows]

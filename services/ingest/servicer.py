@@ -14,7 +14,7 @@ from common.db import Database
 from common.errors import InvalidRequest
 from common.interceptors.wrap import Context
 from common.page_token import PageTokens, read_page_size
-from services.ingest import repository
+from services.ingest import repository, subject_repository
 from services.ingest.intake import new_event, rejected_event
 from services.ingest.journals import Journals
 from services.ingest.log_writer import Delivery, LogWriter, Outcome
@@ -23,10 +23,14 @@ from services.ingest.news import News
 from services.ingest.outcomes import Outcomes
 from services.ingest.patient_rules import PatientRules
 from services.ingest.repository import LoggedEvent
+from services.ingest.retention import RetentionAnswers
 from services.ingest.rule_book import RuleBook
 from services.ingest.rules import StoreRules
 from services.ingest.store_rules import StoreRulesAnswers, list_catalogue
+from services.ingest.subject_answers import SubjectAnswers
+from services.ingest.subjects import SubjectDigests
 from services.ingest.submissions import Part, read_parts, write_answer
+from services.ingest.suppressions import Suppressions
 from services.ingest.verdicts import Rejection, Verdict, read_event
 from shoptrail.ingest.v1 import event_pb2, ingest_pb2, ingest_pb2_grpc
 
@@ -57,6 +61,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServicer):
         shard_count: int,
         event_bytes: int,
         page_tokens: PageTokens,
+        subject_digests: SubjectDigests,
         journals: Journals | None = None,
     ) -> None:
         """With journals, events are accepted while the database is away."""
@@ -65,9 +70,16 @@ class IngestServicer(ingest_pb2_grpc.IngestServicer):
         self._shard_count = shard_count
         self._event_bytes = event_bytes
         self._news = News()
+        suppressions = [Suppressions(shard, subject_digests) for shard in range(shard_count)]
         patience_seconds = journals.patience_seconds if journals else _LOG_SECONDS
         log_writers = [
-            LogWriter(database, shard, self._news, patience_seconds=patience_seconds)
+            LogWriter(
+                database,
+                shard,
+                self._news,
+                suppressions[shard],
+                patience_seconds=patience_seconds,
+            )
             for shard in range(shard_count)
         ]
         self._writers = [journals.before(writer) if journals else writer for writer in log_writers]
@@ -86,7 +98,17 @@ class IngestServicer(ingest_pb2_grpc.IngestServicer):
             page_tokens=page_tokens,
             news=self._news,
             shard_of=self._shard_of,
+            suppressions=suppressions,
             event_bytes=event_bytes,
+            now=now,
+        )
+        self._retention = RetentionAnswers(database, shard_of=self._shard_of, now=now)
+        self._subjects = SubjectAnswers(
+            database,
+            digests=subject_digests,
+            page_tokens=page_tokens,
+            news=self._news,
+            shard_of=self._shard_of,
             now=now,
         )
 
@@ -167,18 +189,73 @@ class IngestServicer(ingest_pb2_grpc.IngestServicer):
         while True:
             as_of_time = self._now()
             async with self._database.read() as snapshot:
-                head = await repository.get_head(snapshot, request.shard)
+                head = await repository.get_log_head(snapshot, request.shard)
             left = until - time.monotonic()
-            if head > request.after_position or left <= 0:
+            if (
+                head.position > request.after_position
+                or head.change_number > request.after_change
+                or left <= 0
+            ):
                 break
             await self._news.wait(request.shard, seconds=min(left, _LOOK_AGAIN_SECONDS))
 
+        events, change_number = await self._read_page(
+            request, head=head.position, page_size=page_size
+        )
         return ingest_pb2.ReadLogResponse(
-            events=await self._read_page(request, head=head, page_size=page_size),
-            head_position=head,
+            events=events,
+            head_position=head.position,
             as_of_time=as_timestamp(as_of_time),
             shard_count=self._shard_count,
+            change_number=change_number,
         )
+
+    async def ReadChanges(
+        self, request: ingest_pb2.ReadChangesRequest, context: Context
+    ) -> ingest_pb2.ReadChangesResponse:
+        if not 0 <= request.shard < self._shard_count:
+            raise InvalidRequest({"shard": f"must be from 0 to {self._shard_count - 1}"})
+        page_size = read_page_size(request.page_size, default=200, largest=1000)
+        async with self._database.read() as snapshot:
+            head = await repository.get_log_head(snapshot, request.shard)
+            changes = await subject_repository.list_changes(
+                snapshot, request.shard, after=request.after_number, limit=page_size
+            )
+            events = {
+                event.position: event
+                for event in await repository.get_events(
+                    snapshot, request.shard, [place for _, place in changes]
+                )
+            }
+        response = ingest_pb2.ReadChangesResponse(change_number=head.change_number)
+        size = 0
+        for number, position in changes:
+            event = events[position]
+            size += len(event.payload) + len(event.enrichment or b"")
+            if response.changes and size > _PAGE_BYTES:
+                break
+            response.changes.add(number=number, event=_as_message(event))
+        return response
+
+    async def ResolveSubject(
+        self, request: ingest_pb2.ResolveSubjectRequest, context: Context
+    ) -> ingest_pb2.ResolveSubjectResponse:
+        return await self._subjects.resolve(request)
+
+    async def SuppressSubject(
+        self, request: ingest_pb2.SuppressSubjectRequest, context: Context
+    ) -> ingest_pb2.SuppressSubjectResponse:
+        return await self._subjects.suppress(request)
+
+    async def EraseSubject(
+        self, request: ingest_pb2.EraseSubjectRequest, context: Context
+    ) -> ingest_pb2.EraseSubjectResponse:
+        return await self._subjects.erase(request)
+
+    async def ExportSubject(
+        self, request: ingest_pb2.ExportSubjectRequest, context: Context
+    ) -> ingest_pb2.ExportSubjectResponse:
+        return await self._subjects.export(request)
 
     async def GetReceipts(
         self, request: ingest_pb2.GetReceiptsRequest, context: Context
@@ -245,6 +322,21 @@ class IngestServicer(ingest_pb2_grpc.IngestServicer):
     ) -> ingest_pb2.UndeleteTrackingPlanResponse:
         return await self._store_rules.undelete_plan(request)
 
+    async def PutRetentionRule(
+        self, request: ingest_pb2.PutRetentionRuleRequest, context: Context
+    ) -> ingest_pb2.PutRetentionRuleResponse:
+        return await self._retention.put_rule(request)
+
+    async def ListRetentionRules(
+        self, request: ingest_pb2.ListRetentionRulesRequest, context: Context
+    ) -> ingest_pb2.ListRetentionRulesResponse:
+        return await self._retention.list_rules(request)
+
+    async def PreviewRetention(
+        self, request: ingest_pb2.PreviewRetentionRequest, context: Context
+    ) -> ingest_pb2.PreviewRetentionResponse:
+        return await self._retention.preview(request)
+
     async def ListCatalogue(
         self, request: ingest_pb2.ListCatalogueRequest, context: Context
     ) -> ingest_pb2.ListCatalogueResponse:
@@ -252,12 +344,16 @@ class IngestServicer(ingest_pb2_grpc.IngestServicer):
 
     async def _read_page(
         self, request: ingest_pb2.ReadLogRequest, *, head: int, page_size: int
-    ) -> list[event_pb2.Event]:
-        """The events after the request's position, as many as fit a page."""
+    ) -> tuple[list[event_pb2.Event], int]:
+        """The events after the request's position, as many as fit a page.
+
+        Beside them, the number of the last change, of the same snapshot.
+        """
         page: list[event_pb2.Event] = []
         size = 0
         after = request.after_position
         async with self._database.read() as snapshot:
+            change_number = (await repository.get_log_head(snapshot, request.shard)).change_number
             while after < head and len(page) < page_size and size < _PAGE_BYTES:
                 limit = min(_CHUNK_ROWS, page_size - len(page), head - after)
                 chunk = await repository.list_events(
@@ -271,7 +367,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServicer):
                         break
                     page.append(_as_message(event))
                 after = chunk[-1].position
-        return page
+        return page, change_number
 
     def _check_place(self, request: ingest_pb2.ReadLogRequest) -> None:
         violations = {}

@@ -62,6 +62,84 @@ log_heads = Table(
     metadata,
     Column("shard", Integer, primary_key=True, autoincrement=False),
     Column("position", BigInteger, nullable=False),
+    # Grows with each change of the suppressions that matter to this shard. 0 while there are none.
+    Column("suppression_revision", BigInteger, nullable=False, server_default="0"),
+    # The number of the shard's last row in `log_changes`.
+    Column("change_number", BigInteger, nullable=False, server_default="0"),
+    **TABLE_OPTIONS,
+)
+
+# What was overwritten in the log, so that readers can follow.
+log_changes = Table(
+    "log_changes",
+    metadata,
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    # From 1, without gaps.
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("event_id", BigInteger, nullable=False),
+    Column("change_time", Timestamp(), nullable=False),
+    **TABLE_OPTIONS,
+)
+
+# For how long stores keep events, by their names. Without a rule, for ever.
+retention_rules = Table(
+    "retention_rules",
+    metadata,
+    Column("store_uid", Uid("sto"), primary_key=True),
+    # Of the name, which is empty in the rule for all others.
+    Column("event_key", _HASH, primary_key=True),
+    Column("event_name", String(255), nullable=False),
+    # 0 for ever.
+    Column("days", Integer, nullable=False),
+    Column("update_time", Timestamp(), nullable=False),
+    **TABLE_OPTIONS,
+)
+
+# Up to where all events of a shard have expired or never will. From the beginning again
+# whenever a rule is put.
+expiry_cursors = Table(
+    "expiry_cursors",
+    metadata,
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, nullable=False),
+    **TABLE_OPTIONS,
+)
+
+# Which people a store wants no events of. An id is there as its keyed hash.
+suppressions = Table(
+    "suppressions",
+    metadata,
+    Column("store_uid", Uid("sto"), primary_key=True),
+    Column("digest", _HASH, primary_key=True),
+    # False once it was lifted, until all replicas know.
+    Column("active", SmallInteger, nullable=False),
+    # Where and when, by `log_heads.suppression_revision`, it changed last.
+    Column("shard", Integer, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("change_time", Timestamp(), nullable=False),
+    # When the person was erased, if they were: they are erased again should a backup that is
+    # restored bring them back.
+    Column("erase_time", Timestamp(), nullable=True),
+    Index("ix_suppressions_by_revision", "shard", "revision"),
+    **TABLE_OPTIONS,
+)
+
+# By which ids events of the log can be found. An id is there as its keyed hash.
+event_people = Table(
+    "event_people",
+    metadata,
+    Column("store_uid", Uid("sto"), primary_key=True),
+    Column("digest", _HASH, primary_key=True),
+    Column("event_id", BigInteger, primary_key=True, autoincrement=False),
+    **TABLE_OPTIONS,
+)
+
+# How far each shard is in `event_people`.
+people_cursors = Table(
+    "people_cursors",
+    metadata,
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, nullable=False),
     **TABLE_OPTIONS,
 )
 

@@ -49,6 +49,7 @@ class Verdict(IntEnum):
     ACCEPTED = 1
     DUPLICATE = 2
     REJECTED = 3
+    SUPPRESSED = 4
     QUOTA = 5
 
 

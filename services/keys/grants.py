@@ -17,11 +17,14 @@ _OF_A_STORE = (
     "settings:write",
 )
 
+# What is needed seldom and can't be undone is granted to who asks for it by name.
+_BY_NAME = ("privacy:write",)
+
 # By kind, and by whether the key belongs to a store. What isn't here can't be.
 _GRANTABLE: Mapping[tuple[Kind, bool], Sequence[str]] = {
     (Kind.PUBLISHABLE, True): ("events:write",),
-    (Kind.SECRET, True): _OF_A_STORE,
-    (Kind.SECRET, False): (*_OF_A_STORE, "stores:write", "cron:run", "audit:read"),
+    (Kind.SECRET, True): (*_OF_A_STORE, *_BY_NAME),
+    (Kind.SECRET, False): (*_OF_A_STORE, *_BY_NAME, "stores:write", "cron:run", "audit:read"),
     (Kind.CRON, False): ("cron:run",),
 }
 

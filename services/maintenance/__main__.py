@@ -1,8 +1,9 @@
-"""Wires Maintenance up and serves it."""
+"""Wires Maintenance up and serves it, while its caseworker works on privacy cases."""
 
 import asyncio
 from contextlib import AsyncExitStack
 
+from common.client import open_channel
 from common.config import read_config
 from common.cron.servicer import SERVICE as MAINTENANCE
 from common.cron.servicer import CronServicer
@@ -12,10 +13,18 @@ from common.metrics import start_metrics
 from common.mutex import open_redis
 from common.page_token import PageTokens
 from common.server import build_server, serve
+from common.tls import read_certificates
 from common.tracing import traces
+from services.maintenance.caseworker import INGEST, QUERY, Caseworker, Services
 from services.maintenance.config import MaintenanceConfig
 from services.maintenance.jobs import maintenance_jobs
-from shoptrail.maintenance.v1 import maintenance_pb2_grpc
+from services.maintenance.privacy import SERVICE as PRIVACY
+from services.maintenance.privacy import PrivacyServicer
+from services.maintenance.receipts import ReceiptSigner
+from services.maintenance.subject import SubjectSeal
+from shoptrail.ingest.v1 import ingest_pb2_grpc
+from shoptrail.maintenance.v1 import maintenance_pb2_grpc, privacy_pb2_grpc
+from shoptrail.query.v1 import query_pb2_grpc
 
 
 async def main() -> None:
@@ -23,25 +32,48 @@ async def main() -> None:
     config = read_config(MaintenanceConfig)
     start_logging("maintenance", config.log_level)
     start_metrics(config.metrics_address)
+    certificates = read_certificates(config)
     async with AsyncExitStack() as stack:
         stack.enter_context(traces("maintenance", config))
         database = open_database(config.database_url.get_secret_value())
         stack.push_async_callback(database.dispose)
         redis = open_redis(config.redis_url.get_secret_value())
         stack.push_async_callback(redis.aclose)
+        ingest = open_channel(config.ingest_address, INGEST, "ingest", certificates)
+        stack.push_async_callback(ingest.close)
+        query = open_channel(config.query_address, QUERY, "query", certificates)
+        stack.push_async_callback(query.close)
 
-        services = [MAINTENANCE]
+        page_tokens = PageTokens(config.page_token_key.get_secret_value())
+        seal = SubjectSeal(config.subject_key.get_secret_value())
+        signer = ReceiptSigner(
+            config.receipt_key.get_secret_value(), older_public_keys=config.older_public_keys()
+        )
+        caseworker = Caseworker(
+            database,
+            Services(ingest_pb2_grpc.IngestStub(ingest), query_pb2_grpc.QueryStub(query)),
+            seal=seal,
+            signer=signer,
+        )
+        services = [MAINTENANCE, PRIVACY]
         server = build_server(services, proxy="maintenance")
         cron = CronServicer(
             "maintenance",
             database=database,
             redis=redis,
             jobs=maintenance_jobs(),
-            page_tokens=PageTokens(config.page_token_key.get_secret_value()),
+            page_tokens=page_tokens,
         )
         maintenance_pb2_grpc.add_MaintenanceServicer_to_server(cron, server)
+        privacy = PrivacyServicer(
+            database, caseworker=caseworker, seal=seal, signer=signer, page_tokens=page_tokens
+        )
+        privacy_pb2_grpc.add_PrivacyServicer_to_server(privacy, server)
         await stack.enter_async_context(cron.measured())
-        await serve(server, services, config, on_stop=cron.stop)
+        async with asyncio.TaskGroup() as tasks:
+            working = tasks.create_task(caseworker.run())
+            await serve(server, services, config, on_stop=cron.stop)
+            working.cancel()
 
 
 if __name__ == "__main__":

@@ -80,10 +80,12 @@ async def main() -> None:
         await stack.enter_async_context(silence_measured(database, every_seconds=60))
         ingest = ingest_pb2_grpc.IngestStub(channel)
         projector = Projector(database, ingest, sightings=sightings)
+        keeper = ColumnKeeper(database, columns)
+        await keeper.follow_changes()
         # A projector that fails for good ends the process, which is then started anew.
         async with asyncio.TaskGroup() as tasks:
             projection = tasks.create_task(projector.run())
-            keeping = tasks.create_task(ColumnKeeper(database, columns).run())
+            keeping = tasks.create_task(keeper.run())
             await serve(server, services, config, on_stop=cron.stop)
             projection.cancel()
             keeping.cancel()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 from common.cancellation import heed_cancellation
-from common.db import Database
+from common.db import Database, database_now
 from common.log import describe_failure
-from services.query import repository
+from common.uid import new_uid
+from services.query import change_repository, repository
+from services.query.change_repository import Copy
 from services.query.columns import EventColumns
 from services.query.freshness import Cursor
 from services.query.projection import fact_of, ids_after, position_of
@@ -25,11 +28,20 @@ class ColumnKeeper:
     """
 
     def __init__(
-        self, database: Database, columns: EventColumns, *, pause_seconds: float = 0.25
+        self,
+        database: Database,
+        columns: EventColumns,
+        *,
+        pause_seconds: float = 0.25,
+        report_seconds: float = 30.0,
     ) -> None:
         self._database = database
         self._columns = columns
         self._pause_seconds = pause_seconds
+        self._report_seconds = report_seconds
+        self._uid = new_uid("copy")
+        self._reported: dict[int, int] = {}
+        self._report_again_at = 0.0
 
     async def run(self) -> None:
         """Follow the listing until cancelled. A failure is logged, and tried again soon."""
@@ -44,6 +56,7 @@ class ColumnKeeper:
 
     async def copy_page(self) -> bool:
         """Copy some events of each shard; returns whether there were any."""
+        await self.follow_changes()
         known = {cursor.shard: cursor.position for cursor in await self._columns.cursors()}
         async with self._database.read() as snapshot:
             live = await repository.find_live_generation(snapshot)
@@ -54,6 +67,46 @@ class ColumnKeeper:
             if cursor.position > known.get(cursor.shard, -1)
         ]
         return any(copied)
+
+    async def follow_changes(self) -> None:
+        """Bring what is copied up to date with what was overwritten, and tell that it is.
+
+        Whoever starts with a copy of before must do so first, or would tell of who was erased.
+        """
+        async with self._database.read() as snapshot:
+            live = await repository.find_live_generation(snapshot)
+            listed = {one.shard: one for one in await repository.list_cursors(snapshot, live)}
+        reached: dict[int, int] = {}
+        for cursor in await self._columns.cursors():
+            number = cursor.change_number
+            goal = listed[cursor.shard].change_number if cursor.shard in listed else number
+            while number < goal:
+                number = await self._follow_page(cursor, number)
+            reached[cursor.shard] = number
+        if reached != self._reported or time.monotonic() >= self._report_again_at:
+            async with self._database.begin() as transaction:
+                now = await database_now(transaction)
+                for shard, number in sorted(reached.items()):
+                    copy = Copy(self._uid, shard, number)
+                    await change_repository.put_copy(transaction, copy, now)
+            self._reported = reached
+            self._report_again_at = time.monotonic() + self._report_seconds
+
+    async def _follow_page(self, cursor: Cursor, after: int) -> int:
+        """Follow some changes after a number; returns how far that got."""
+        async with self._database.read() as snapshot:
+            changes = await change_repository.list_changed_ids(
+                snapshot, cursor.shard, after=after, limit=_PAGE_EVENTS
+            )
+            events = await change_repository.get_listed(snapshot, {one for _, one in changes})
+        facts = [
+            fact_of(event)
+            for _, event in sorted(events.items())
+            if position_of(event) <= cursor.position
+        ]
+        reached = changes[-1][0]
+        await self._columns.amend(cursor.shard, reached, facts)
+        return reached
 
     async def _copy(self, listed: Cursor, *, after_position: int | None) -> bool:
         after_id, last_id = ids_after(listed.shard, after_position or 0)
@@ -67,6 +120,8 @@ class ColumnKeeper:
         if len(events) == _PAGE_EVENTS and position_of(events[-1]) < listed.position:
             # What follows was stored after the last event was received.
             last = events[-1]
-            reached = Cursor(listed.shard, position_of(last), last.receive_time)
+            reached = Cursor(
+                listed.shard, position_of(last), last.receive_time, listed.change_number
+            )
         await self._columns.add(reached, [fact_of(event) for event in events])
         return bool(events)

@@ -214,7 +214,13 @@ class EventColumns(Protocol):
         """How far it has got with each shard."""
 
     async def add(self, cursor: Cursor, facts: Sequence[Fact]) -> None:
-        """Add events that follow those of the shard, up to the cursor: all or none."""
+        """Add events that follow those of the shard, up to the cursor: all or none.
+
+        Of a shard that it knows, the cursor's change is left as it was.
+        """
+
+    async def amend(self, shard: int, change_number: int, facts: Sequence[Fact]) -> None:
+        """Put events in the places of those with their ids, up to a change: all or none."""
 
     async def funnel(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +16,7 @@ import duckdb
 import msgspec
 
 from common.uid import parse_uid
+from services.query.amendments import retold
 from services.query.carts import CART_MOVES, NO_CHANGE, CartMove, read_cart_change
 from services.query.columns import (
     Attribution,
@@ -115,6 +116,9 @@ _ORDER_COLUMNS = {
 }
 # The number goes up with each change, so a file of before is not read but made anew.
 _EVENTS, _ORDERS, _CURSORS = "events_3", "orders_3", "cursors_3"
+# Up to which change of the log the events are as it left them; and whether the file may still
+# hold what was overwritten since it was written whole.
+_CHANGES, _RESIDUE = "changes_1", "residue_1"
 _PREPARE = (
     "SET threads = 2",
     f"CREATE TABLE IF NOT EXISTS {_EVENTS}"
@@ -123,6 +127,7 @@ _PREPARE = (
     f" ({', '.join(f'{name} {kind}' for name, kind in _ORDER_COLUMNS.items())})",
     f"CREATE TABLE IF NOT EXISTS {_CURSORS}"
     " (shard INTEGER PRIMARY KEY, position BIGINT, as_of BIGINT)",
+    f"CREATE TABLE IF NOT EXISTS {_CHANGES} (shard INTEGER PRIMARY KEY, number BIGINT)",
 )
 _READ_PAGE = (
     f"INSERT INTO {_EVENTS} SELECT * FROM"  # noqa: S608 - names of columns only
@@ -167,21 +172,31 @@ class DuckColumns:
     """Keeps the events in a file, which no other process may have open; without one, in memory."""
 
     def __init__(self, path: Path | None = None) -> None:
+        if path is not None and path.exists():
+            _remove_residue(path)
         self._connection = duckdb.connect(str(path) if path else ":memory:")
         self._writing = asyncio.Lock()
         for statement in _PREPARE:
             self._connection.execute(statement)
 
     async def cursors(self) -> list[Cursor]:
-        rows = await self._ask(f"SELECT shard, position, as_of FROM {_CURSORS}", {})  # noqa: S608
+        rows = await self._ask(
+            "SELECT shard, position, as_of, coalesce(number, 0)"  # noqa: S608 - names only
+            f" FROM {_CURSORS} LEFT JOIN {_CHANGES} USING (shard)",
+            {},
+        )
         return [
-            Cursor(shard, position, None if as_of is None else _EPOCH + as_of * _MICROSECOND)
-            for shard, position, as_of in rows
+            Cursor(
+                shard, position, None if as_of is None else _EPOCH + as_of * _MICROSECOND, number
+            )
+            for shard, position, as_of, number in rows
         ]
 
     async def add(self, cursor: Cursor, facts: Sequence[Fact]) -> None:
-        async with self._writing:
-            await asyncio.to_thread(self._add, cursor, facts)
+        await self._write(self._add, cursor, facts)
+
+    async def amend(self, shard: int, change_number: int, facts: Sequence[Fact]) -> None:
+        await self._write(self._amend, shard, change_number, facts)
 
     async def funnel(
         self,
@@ -213,7 +228,8 @@ class DuckColumns:
             hits AS (
                 SELECT person, time, mark, {question.value_of(breakdown)} AS value,
                     {", ".join(taken)}
-                FROM done WHERE {question.conditions} AND ({" OR ".join(conditions)})
+                FROM done WHERE person IS NOT NULL AND {question.conditions}
+                    AND ({" OR ".join(conditions)})
             ),
             {", ".join(stages)},
             people AS (
@@ -245,7 +261,8 @@ class DuckColumns:
             {_PERIODS},
             begun AS (
                 SELECT person, min({{'time': time, 'mark': mark}}) AS place
-                FROM done WHERE {question.filters} AND {begun} GROUP BY person
+                FROM done WHERE person IS NOT NULL AND {question.filters} AND {begun}
+                GROUP BY person
             ),
             members AS (
                 SELECT person, place, period FROM begun
@@ -619,6 +636,15 @@ class DuckColumns:
         async with self._writing:
             self._connection.close()
 
+    async def _write(self, work: Callable[..., None], *arguments: Any) -> None:
+        async with self._writing:
+            running = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+            try:
+                await asyncio.shield(running)
+            except asyncio.CancelledError:
+                await asyncio.wait([running])  # The thread goes on with the connection.
+                raise
+
     async def _question(self, scope: Scope) -> _Question:
         pairs = await self._ask(
             f"SELECT DISTINCT alias, account FROM {_EVENTS}"  # noqa: S608 - no text in it
@@ -655,7 +681,57 @@ class DuckColumns:
                     "as_of": _as_number(cursor.as_of_time) if cursor.as_of_time else None,
                 },
             )
+            connection.execute(
+                f"INSERT OR IGNORE INTO {_CHANGES} VALUES ($shard, $number)",  # noqa: S608
+                {"shard": cursor.shard, "number": cursor.change_number},
+            )
             connection.execute("COMMIT")
+
+    def _amend(self, shard: int, change_number: int, facts: Sequence[Fact]) -> None:
+        with (
+            tempfile.NamedTemporaryFile(suffix=".json") as page,
+            self._connection.cursor() as connection,
+        ):
+            page.write(msgspec.json.Encoder().encode_lines(_rows_of(facts)))
+            page.flush()
+            connection.execute("BEGIN")
+            if facts:
+                _amend_orders(connection, facts)
+                connection.execute(
+                    f"DELETE FROM {_EVENTS} WHERE id IN (SELECT unnest($ids::BIGINT[]))",  # noqa: S608
+                    {"ids": [fact.event.id for fact in facts]},
+                )
+                connection.execute(_READ_PAGE, {"path": page.name})
+                connection.execute(f"CREATE TABLE IF NOT EXISTS {_RESIDUE} (mark BOOLEAN)")
+            connection.execute(
+                f"INSERT OR REPLACE INTO {_CHANGES} VALUES ($shard, $number)",  # noqa: S608
+                {"shard": shard, "number": change_number},
+            )
+            connection.execute("COMMIT")
+            # Else the file beside it, which has what was added lately, would keep it.
+            connection.execute("CHECKPOINT")
+
+
+def _remove_residue(path: Path) -> None:
+    """Write the file whole and anew, if it may hold what was overwritten: blocks stay as they are.
+
+    Nobody else has it open.
+    """
+    fresh = path.with_name(f"{path.name}.fresh")
+    fresh.unlink(missing_ok=True)
+    with duckdb.connect(str(path)) as old:
+        known = {name for (name,) in old.execute("SHOW TABLES").fetchall()}
+        if _RESIDUE not in known:
+            return
+    with duckdb.connect(str(fresh)) as new:
+        for statement in _PREPARE:
+            new.execute(statement)
+        new.execute("ATTACH $path AS old (READ_ONLY)", {"path": str(path)})
+        for name in (_EVENTS, _ORDERS, _CURSORS, _CHANGES):
+            new.execute(f"INSERT INTO {name} FROM old.{name}")
+        new.execute("DETACH old")
+    fresh.replace(path)
+    path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
 
 
 class _Question:
@@ -782,6 +858,60 @@ def _add_orders(connection: duckdb.DuckDBPyConnection, facts: Sequence[Fact]) ->
         for name, value in _order_row(key, statements[0][2], order).items():
             added[name].append(value)
     connection.execute(_PUT_ORDERS, added)
+
+
+def _amend_orders(connection: duckdb.DuckDBPyConnection, facts: Sequence[Fact]) -> None:
+    """Let orders be known by the ids that facts give them now, and forget whose they are.
+
+    The facts are about to take the places of the events with their ids.
+    """
+    now = {fact.event.id: fact for fact in facts}
+    before = connection.execute(
+        f"SELECT id, store, mark, name, properties FROM {_EVENTS}"  # noqa: S608 - names only
+        f" WHERE id IN (SELECT unnest($ids::BIGINT[])) AND type = {TRACK}",
+        {"ids": list(now)},
+    ).fetchall()
+    names: dict[tuple[UUID, UUID], str] = {}
+    marks: dict[bytes, bytes] = {}
+    refunds: defaultdict[tuple[UUID, UUID], dict[str, str]] = defaultdict(dict)
+    nobody: set[bytes] = set()
+    for identifier, store, mark, name, text in before:
+        fact = now[identifier]
+        properties = msgspec.json.decode(text)
+        old_id, new_id = (text_in(one, "order_id") for one in (properties, fact.payload.properties))
+        if name in TELLINGS and old_id and new_id:
+            key = store, UUID(bytes=digest_of(old_id))
+            names[key] = new_id
+            marks[mark.bytes] = fact.mark
+            refunds[key][text_in(properties, "refund_id")] = text_in(
+                fact.payload.properties, "refund_id"
+            )
+            if fact.user is None and fact.anonymous is None:
+                nobody.add(mark.bytes)
+    if not names:
+        return
+    keys = {*names, *((store, UUID(bytes=digest_of(one))) for (store, _), one in names.items())}
+    asked = {"stores": [store for store, _ in keys], "keys": [key for _, key in keys]}
+    among = "(store, order_key) IN (SELECT unnest($stores::UUID[]), unnest($keys::UUID[]))"
+    rows = connection.execute(
+        f"SELECT store, order_key, order_id, told FROM {_ORDERS} WHERE {among}",  # noqa: S608
+        asked,
+    ).fetchall()
+    connection.execute(f"DELETE FROM {_ORDERS} WHERE {among}", asked)  # noqa: S608
+    added: dict[str, list[Any]] = {name: [] for name in _ORDER_COLUMNS}
+    for store, old_key, known_id, told in rows:
+        order_id = names.get((store, old_key), known_id)
+        order = retold(
+            msgspec.msgpack.decode(told, type=Order),
+            marks,
+            refunds[store, old_key],
+            nobody=nobody,
+        )
+        new_key = store, UUID(bytes=digest_of(order_id))
+        for name, value in _order_row(new_key, order_id, order).items():
+            added[name].append(value)
+    if rows:
+        connection.execute(_PUT_ORDERS, added)
 
 
 def _statement_of(fact: Fact) -> Statement:

@@ -15,6 +15,8 @@ class Cursor:
     position: int
     as_of_time: datetime | None
     """All events that were stored before this time stand at or before the position."""
+    change_number: int = 0
+    """The change of the log that left the events up to the position as they were counted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,28 +110,38 @@ def fold(events: Sequence[Event], *, shard: int, after_position: int) -> Project
         position += 1
         if event.position != position:
             raise LogDisorder(f"{event.position} stands where {position} must")
-        kind, given_name = event.type, event.name
-        found = read_enrichment(event.enrichment)
-        recorded = RecordedEvent(
-            id=shard << _POSITION_BITS | position,
-            uid=event.uid,
-            store_uid=event.store_uid,
-            message_id=event.message_id,
-            type=kind,
-            name=given_name if kind == TRACK else type_name(kind),
-            page_name=given_name if kind in PAGE_TYPES else "",
-            user_id=event.user_id,
-            anonymous_id=event.anonymous_id,
-            occur_time=_as_time(event.occur_time),
-            receive_time=_as_time(event.receive_time),
-            payload=event.payload,
-            trust=Trust.CONFIRMED if found.confirmed else Trust.CLAIMED,
-            device=found.device,
-            browser=found.browser,
-            consent=found.consent,
-        )
-        facts.append(fact_of(recorded))
+        facts.append(fact_of(recorded_event(event, shard=shard)))
     return Projection(position=position, facts=facts)
+
+
+def recorded_event(event: Event, *, shard: int) -> RecordedEvent:
+    """An event of the log, as the listing keeps it."""
+    kind, given_name = event.type, event.name
+    found = read_enrichment(event.enrichment)
+    return RecordedEvent(
+        id=shard << _POSITION_BITS | event.position,
+        uid=event.uid,
+        store_uid=event.store_uid,
+        message_id=event.message_id,
+        type=kind,
+        name=given_name if kind == TRACK else type_name(kind),
+        page_name=given_name if kind in PAGE_TYPES else "",
+        user_id=event.user_id,
+        anonymous_id=event.anonymous_id,
+        occur_time=_as_time(event.occur_time),
+        receive_time=_as_time(event.receive_time),
+        payload=event.payload,
+        trust=Trust.CONFIRMED if found.confirmed else Trust.CLAIMED,
+        device=found.device,
+        browser=found.browser,
+        consent=found.consent,
+    )
+
+
+def is_expired(event: RecordedEvent) -> bool:
+    """Whether this is what is left of an event that its store keeps no longer."""
+    nobody = not event.user_id and not event.anonymous_id  # No sender can say so.
+    return nobody and b'"expired":true' in event.payload
 
 
 def fact_of(event: RecordedEvent) -> Fact:

@@ -13,6 +13,7 @@ from common.cancellation import heed_cancellation
 from common.db import Database
 from common.log import describe_failure
 from services.query import figures, repository
+from services.query.changes import ChangeFollower, without_carried
 from services.query.freshness import Cursor, Sightings, later
 from services.query.projection import LogDisorder, Projection, fold
 from shoptrail.ingest.v1 import ingest_pb2, ingest_pb2_grpc
@@ -69,6 +70,7 @@ class Projector:
         self._sightings = sightings
         self._longest_wait = longest_wait
         self._cursor_counts: dict[int, int] = {}
+        self._changes = ChangeFollower(database, ingest)
 
     async def run(self) -> None:
         """Follow the log until cancelled. A failure is logged, and tried again soon.
@@ -111,6 +113,16 @@ class Projector:
                     cursor, wait = await self._find_cursor(generation, shard), timedelta()
                 answer = await self._read_log(cursor, wait)
                 await self._meet_shards(generation, answer.shard_count, followers)
+                if answer.change_number < cursor.change_number:
+                    raise LogDisorder(
+                        f"change {cursor.change_number} was followed, and there is none after"
+                        f" {answer.change_number}"
+                    )
+                if answer.change_number > cursor.change_number:
+                    # What is counted must become what the log says before more is.
+                    if not await self._changes.follow(shard):
+                        await asyncio.sleep(_FIRST_PAUSE_SECONDS)
+                    raise _Overtaken
                 cursor = await self._project(generation, answer, cursor, memory)
                 wait = self._longest_wait
                 pause_seconds = _FIRST_PAUSE_SECONDS
@@ -136,7 +148,10 @@ class Projector:
 
     async def _read_log(self, cursor: Cursor, wait: timedelta) -> ingest_pb2.ReadLogResponse:
         request = ingest_pb2.ReadLogRequest(
-            shard=cursor.shard, after_position=cursor.position, page_size=_PAGE_EVENTS
+            shard=cursor.shard,
+            after_position=cursor.position,
+            page_size=_PAGE_EVENTS,
+            after_change=cursor.change_number,
         )
         request.wait.FromTimedelta(wait)
         return await self._ingest.ReadLog(request, timeout=wait.total_seconds() + _ANSWER_SECONDS)
@@ -172,7 +187,12 @@ class Projector:
         if projection.position < answer.head_position:
             # What follows was stored after the last event was received.
             as_of_time = min(as_of_time, projection.facts[-1].event.receive_time)
-        new = Cursor(old.shard, projection.position, later(old.as_of_time, as_of_time))
+        new = Cursor(
+            old.shard,
+            projection.position,
+            later(old.as_of_time, as_of_time),
+            old.change_number,
+        )
         if projection.facts:
             state = await self._add(generation, projection, old, new, memory)
             _EVENTS.labels(old.shard).inc(len(projection.facts))
@@ -204,7 +224,8 @@ class Projector:
             if state in (repository.LIVE, repository.BUILDING):
                 if not await repository.move_cursor(transaction, generation, old, new):
                     raise _Overtaken
-                await figures.add_facts(transaction, generation, projection.facts, memory)
+                facts = await without_carried(transaction, projection.facts)
+                await figures.add_facts(transaction, generation, facts, memory)
                 events = projection.events
                 if state == repository.BUILDING:
                     # The listing, of which there is one, has those before already.

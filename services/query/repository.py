@@ -167,6 +167,12 @@ async def lock_generation(transaction: AsyncConnection, generation: int) -> int 
 
 async def add_cursors(transaction: AsyncConnection, generation: int, *, shard_count: int) -> None:
     """Make sure that each shard has a cursor, a new one at the beginning of the log."""
+    # Locked, since all cursors of a shard must go by the same change.
+    live = await find_live_generation(transaction)
+    await lock_generation(transaction, live)
+    changes = {
+        cursor.shard: cursor.change_number for cursor in await list_cursors(transaction, live)
+    }
     known = {cursor.shard for cursor in await list_cursors(transaction, generation)}
     for shard in range(shard_count):
         if shard not in known:
@@ -174,7 +180,10 @@ async def add_cursors(transaction: AsyncConnection, generation: int, *, shard_co
                 async with transaction.begin_nested():
                     await transaction.execute(
                         insert(generation_cursors).values(
-                            generation=generation, shard=shard, position=0
+                            generation=generation,
+                            shard=shard,
+                            position=0,
+                            change_number=changes.get(shard, 0),
                         )
                     )
             except IntegrityError:
@@ -184,9 +193,9 @@ async def add_cursors(transaction: AsyncConnection, generation: int, *, shard_co
 async def list_cursors(transaction: AsyncConnection, generation: int) -> list[Cursor]:
     """How far each shard has been read for a generation."""
     column = generation_cursors.c
-    statement = select(column.shard, column.position, column.as_of_time).where(
-        column.generation == generation
-    )
+    statement = select(
+        column.shard, column.position, column.as_of_time, column.change_number
+    ).where(column.generation == generation)
     return [Cursor(*row) for row in await transaction.execute(statement)]
 
 
@@ -195,7 +204,8 @@ async def move_cursor(
 ) -> bool:
     """Move a shard's cursor, which stays locked until the transaction ends.
 
-    Returns False, and moves nothing, if it isn't where `old` says.
+    Returns False, and moves nothing, if it isn't where `old` says, or the events before it
+    have been overwritten meanwhile.
     """
     column = generation_cursors.c
     moved = await transaction.execute(
@@ -204,6 +214,7 @@ async def move_cursor(
             column.generation == generation,
             column.shard == old.shard,
             column.position == old.position,
+            column.change_number == old.change_number,
         )
         .values(position=new.position, as_of_time=new.as_of_time)
     )

@@ -16,7 +16,7 @@ from common.db import Database
 from common.errors import InvalidRequest, WrongState
 from common.interceptors.wrap import Context
 from common.page_token import PageTokens, read_page_size
-from services.query import report_rows, repository, silence
+from services.query import change_repository, report_rows, repository, silence
 from services.query.amounts import as_amount
 from services.query.answers import attribution, carts, describe, export, loss, reconciliation, trend
 from services.query.columns import EventColumns, Scope
@@ -43,6 +43,7 @@ from services.query.questions import (
 )
 from services.query.report_rows import RevenueSums, SessionSums
 from services.query.repository import Place, Selection
+from services.query.subject_answers import SubjectAnswers
 from services.query.tallies import EVENT_TYPES, Measure
 from shoptrail.query.v1 import (
     attribution_pb2,
@@ -126,6 +127,7 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
         self._columns = columns
         self._page_tokens = page_tokens
         self._questions = QuestionReader(now)
+        self._subjects = SubjectAnswers(database, page_tokens=page_tokens)
         self._now = now
 
     async def CountEvents(
@@ -556,9 +558,26 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
     ) -> query_pb2.RebuildFiguresResponse:
         async with self._database.begin() as transaction:
             generation = await repository.begin_generation(transaction)
+            if generation is not None:
+                await change_repository.carry_over(transaction, generation)
         if generation is None:
             raise WrongState("The figures are being rebuilt already, or there are none yet.")
         return query_pb2.RebuildFiguresResponse(generation=generation)
+
+    async def CountSubject(
+        self, request: query_pb2.CountSubjectRequest, context: Context
+    ) -> query_pb2.CountSubjectResponse:
+        return await self._subjects.count(request)
+
+    async def EraseSubject(
+        self, request: query_pb2.EraseSubjectRequest, context: Context
+    ) -> query_pb2.EraseSubjectResponse:
+        return await self._subjects.erase(request)
+
+    async def ExportSubject(
+        self, request: query_pb2.ExportSubjectRequest, context: Context
+    ) -> query_pb2.ExportSubjectResponse:
+        return await self._subjects.export(request)
 
     async def _count(
         self, question: Question, measures: Sequence[int], names: Sequence[str]

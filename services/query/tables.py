@@ -69,6 +69,8 @@ generation_cursors = Table(
     Column("position", BigInteger, nullable=False),
     # All events that were stored before this time are among them. Null until known.
     Column("as_of_time", Timestamp(), nullable=True),
+    # They are as this change of the log left them. The same in all that follow the log.
+    Column("change_number", BigInteger, nullable=False, server_default="0"),
     **TABLE_OPTIONS,
 )
 
@@ -257,6 +259,36 @@ recorded_events = Table(
     Column("consent", String(255), nullable=False, server_default=""),
     Index("ix_recorded_events_by_time", "store_uid", "occur_time", "id"),
     Index("ix_recorded_events_by_name", "store_uid", "name", "occur_time", "id"),
+    **TABLE_OPTIONS,
+)
+
+# Which events of the listing the log's changes overwrote, so that its copies can follow.
+listed_changes = Table(
+    "listed_changes",
+    metadata,
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("event_id", BigInteger, nullable=False),
+    **TABLE_OPTIONS,
+)
+
+# Expired events of which the figures are held by generation 0, and so carried over into each new
+# one. What is left of them in the log is not counted again.
+carried_events = Table(
+    "carried_events",
+    metadata,
+    Column("event_id", BigInteger, primary_key=True, autoincrement=False),
+    **TABLE_OPTIONS,
+)
+
+# How far each copy of the listing is, in the columns of a replica. It says so now and then.
+column_copies = Table(
+    "column_copies",
+    metadata,
+    Column("uid", Uid("copy"), primary_key=True),
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("change_number", BigInteger, nullable=False),
+    Column("report_time", Timestamp(), nullable=False),
     **TABLE_OPTIONS,
 )
 

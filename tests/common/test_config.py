@@ -11,6 +11,8 @@ COMPLETE = {
     "INGEST_DATABASE_URL": "sqlite+aiosqlite:///planted-password.db",
     "INGEST_REDIS_URL": "redis://ingest:planted-password@127.0.0.1:6379/0",
     "INGEST_PAGE_TOKEN_KEY": "00" * 32,
+    "INGEST_SUBJECT_KEY": "00" * 32,
+    "INGEST_KEYS_ADDRESS": "127.0.0.1:7003",
     "INGEST_TLS_CERTIFICATE": "ingest.pem",
     "INGEST_TLS_KEY": "ingest.key",
     "INGEST_TLS_AUTHORITY": "authority.pem",

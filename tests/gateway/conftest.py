@@ -35,6 +35,7 @@ from shoptrail.ingest.v1 import event_pb2, ingest_pb2
 from shoptrail.keys.v1 import api_key_pb2, keys_pb2
 
 MAINTENANCE = "shoptrail.maintenance.v1.Maintenance"
+PRIVACY = "shoptrail.maintenance.v1.Privacy"
 STORE = "sto_01h455vb4pex5vsknk084sn02q"
 OTHER_STORE = "sto_01h455vb4pex5vsknk084sn02r"
 WRITE_KEY = "pk_test_write"
@@ -112,6 +113,8 @@ class Mesh:
     services: dict[str, FakeService]
     jobs: dict[str, FakeService]
     """What each of them serves of Maintenance."""
+    privacy: FakeService
+    """What Maintenance serves beside it."""
     keys_by_text: dict[str, api_key_pb2.ApiKey]
     stored: set[str] = field(default_factory=set)
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -134,6 +137,8 @@ class Mesh:
 
     async def start(self, name: str) -> None:
         served = {self.services[name].name: self.services[name], MAINTENANCE: self.jobs[name]}
+        if name == "maintenance":
+            served[PRIVACY] = self.privacy
         server = build_server(list(served))
         for service in served.values():
             service.add_to(server)
@@ -153,7 +158,7 @@ class Mesh:
 
     def forget(self) -> None:
         """Be as at the start of a test."""
-        for service in (*self.services.values(), *self.jobs.values()):
+        for service in (*self.services.values(), *self.jobs.values(), self.privacy):
             service.calls.clear()
             service.answers.clear()
         self.keys_by_text.clear()
@@ -200,6 +205,7 @@ async def standing_mesh(certificates: Mapping[str, Certificates]) -> AsyncIterat
         certificates,
         services={name: FakeService(f"shoptrail.{name}.v1.{name.capitalize()}") for name in names},
         jobs={name: FakeService(MAINTENANCE) for name in names},
+        privacy=FakeService(PRIVACY),
         keys_by_text={},
     )
     mesh.services["maintenance"] = mesh.jobs["maintenance"]

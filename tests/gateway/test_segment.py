@@ -22,6 +22,7 @@ ACCEPTED = {
     "accepted": 1,
     "duplicates": 0,
     "rejected": 0,
+    "suppressed": 0,
     "quota": 0,
     "results": [],
 }
@@ -186,6 +187,7 @@ async def test_99_good_events_are_stored_beside_one_that_is_not(gateway: Running
         "accepted": 99,
         "duplicates": 0,
         "rejected": 1,
+        "suppressed": 0,
         "quota": 0,
         "results": [
             {

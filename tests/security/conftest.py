@@ -29,7 +29,7 @@ from services.keys import servicer as keys
 from services.keys.peppers import Pepper
 from shoptrail.keys.v1 import api_key_pb2, keys_pb2, keys_pb2_grpc
 from tests.conftest import Databases
-from tests.gateway.conftest import MAINTENANCE, FakeService, Mesh
+from tests.gateway.conftest import MAINTENANCE, PRIVACY, FakeService, Mesh
 
 NAMES = ("ingest", "query", "keys", "maintenance")
 
@@ -117,6 +117,7 @@ async def town(
                 name: FakeService(f"shoptrail.{name}.v1.{name.capitalize()}") for name in NAMES
             },
             jobs={name: FakeService(MAINTENANCE) for name in NAMES},
+            privacy=FakeService(PRIVACY),
             keys_by_text={},
         )
         mesh.services["keys"] = RealKeys(database, clock)

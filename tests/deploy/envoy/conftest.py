@@ -33,6 +33,7 @@ from tests.deploy.envoy.pods import Pod, Pods, eventually
 from tests.gateway.conftest import (
     ALL_SCOPES,
     MAINTENANCE,
+    PRIVACY,
     SECRET_KEY,
     STORE,
     WRITE_KEY,
@@ -105,6 +106,7 @@ async def standing_street(
             name: FakeService(f"shoptrail.{name}.v1.{name.capitalize()}") for name in SERVICES
         },
         jobs={name: FakeService(MAINTENANCE) for name in SERVICES},
+        privacy=FakeService(PRIVACY),
         keys_by_text={},
     )
     mesh.services["maintenance"] = mesh.jobs["maintenance"]

@@ -23,6 +23,7 @@ from gateway.transcoding import SERVICES
 from services.ingest import servicer as ingest
 from services.ingest.jobs import ingest_jobs
 from services.ingest.repository import add_heads
+from services.ingest.subjects import SubjectDigests
 from services.keys import servicer as keys
 from services.keys.jobs import all_jobs
 from services.keys.peppers import Pepper
@@ -61,7 +62,7 @@ async def mesh(
     tokens = PageTokens(bytes(32))
     peppers = [Pepper(version=1, secret=bytes(32))]
     jobs = {
-        "ingest": ingest_jobs(),
+        "ingest": ingest_jobs(SubjectDigests(bytes(32))),
         "query": query_jobs(),
         "keys": all_jobs(peppers),
         "maintenance": maintenance_jobs(),
@@ -97,6 +98,7 @@ async def mesh(
                             shard_count=2,
                             event_bytes=32 * 1024,
                             page_tokens=tokens,
+                            subject_digests=SubjectDigests(bytes(32)),
                         ),
                         server,
                     )

@@ -16,6 +16,7 @@ from common.page_token import PageTokens
 from common.uid import new_uid
 from services.ingest.repository import add_heads
 from services.ingest.servicer import SERVICE, IngestServicer
+from services.ingest.subjects import SubjectDigests
 from shoptrail.ingest.v1 import event_pb2, ingest_pb2, ingest_pb2_grpc
 from tests.conftest import Connect, Databases, Serving, key_metadata
 
@@ -47,6 +48,7 @@ async def connect(database: Database, serving: Serving) -> AsyncIterator[Connect
         shard_count=SHARDS,
         event_bytes=32 * 1024,
         page_tokens=PageTokens(bytes(32)),
+        subject_digests=SubjectDigests(bytes(32)),
     )
     async with serving(
         [SERVICE], lambda server: ingest_pb2_grpc.add_IngestServicer_to_server(servicer, server)

@@ -18,6 +18,7 @@ from common.page_token import PageTokens
 from common.uid import new_uid
 from services.ingest.repository import add_heads
 from services.ingest.servicer import SERVICE, IngestServicer
+from services.ingest.subjects import SubjectDigests
 from services.ingest.verdicts import Arrival, EventType, Rejection, read_event
 from shoptrail.ingest.v1 import event_pb2, ingest_pb2, ingest_pb2_grpc
 from tests.conftest import Serving, key_metadata
@@ -119,6 +120,7 @@ async def replicas(database: Database, serving: Serving) -> AsyncIterator[list[S
                 shard_count=SHARDS,
                 event_bytes=EVENT_BYTES,
                 page_tokens=PageTokens(bytes(32)),
+                subject_digests=SubjectDigests(bytes(32)),
             )
 
             def register(server: object, servicer: IngestServicer = servicer) -> None:

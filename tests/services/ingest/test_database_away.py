@@ -20,6 +20,7 @@ from services.ingest.heads import make_heads
 from services.ingest.journal import Journal
 from services.ingest.journals import Journals, open_journals
 from services.ingest.servicer import SERVICE, IngestServicer
+from services.ingest.subjects import SubjectDigests
 from services.ingest.tables import journal_cursors, metadata
 from shoptrail.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from tests.conftest import Connect, Serving
@@ -125,6 +126,7 @@ class Start:
                 shard_count=SHARDS,
                 event_bytes=32 * 1024,
                 page_tokens=PageTokens(bytes(32)),
+                subject_digests=SubjectDigests(bytes(32)),
                 journals=journals,
             )
             heads = asyncio.create_task(make_heads(database, shard_count=SHARDS))

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+from sqlalchemy import delete, select, update
+
 from common.db import Database
+from services.ingest.checking import LogNotWhole
 from services.ingest.jobs import ingest_jobs
+from services.ingest.subjects import SubjectDigests
+from services.ingest.tables import events, verdict_hours
 from shoptrail.ingest.v1 import ingest_pb2 as pb
 from shoptrail.ingest.v1 import tracking_plan_pb2
 from tests.services.ingest.conftest import (
@@ -22,7 +28,7 @@ from tests.services.ingest.conftest import (
 
 async def run(database: Database, name: str, *, now: datetime) -> int:
     """All batches of a job; returns how many rows it changed."""
-    (job,) = (job for job in ingest_jobs() if job.name == name)
+    (job,) = (job for job in ingest_jobs(SubjectDigests(bytes(32))) if job.name == name)
     count, cursor = 0, ""
     while True:
         async with database.begin() as transaction:
@@ -82,3 +88,27 @@ async def test_a_deleted_plan_is_purged_with_its_versions_when_its_time_has_come
     refusal = await refusal_of(ingest.GetTrackingPlan(get, timeout=5, metadata=ALL))
     assert (early, due) == (0, 1)
     assert "no such plan" in str(refusal.details())
+
+
+async def test_a_whole_log_is_found_to_be_whole_and_a_gap_is_reported(
+    ingest: Stub, database: Database
+) -> None:
+    await ingest.Append(batch(*(viewed(f"m{number}") for number in range(30))), timeout=5)
+    assert await run(database, "check-log", now=NOW) == 0
+
+    async with database.begin() as transaction:
+        middle = (await transaction.execute(select(events.c.id).order_by(events.c.id))).scalars()
+        await transaction.execute(delete(events).where(events.c.id == list(middle)[10]))
+    with pytest.raises(LogNotWhole, match="positions"):
+        await run(database, "check-log", now=NOW)
+
+
+async def test_a_sum_that_is_not_that_of_the_log_is_reported(
+    ingest: Stub, database: Database
+) -> None:
+    await ingest.Append(batch(viewed("m1"), viewed("m2")), timeout=5)
+    async with database.begin() as transaction:
+        await transaction.execute(update(verdict_hours).values(event_count=3))
+
+    with pytest.raises(LogNotWhole, match="accepted"):
+        await run(database, "check-log", now=NOW)

@@ -16,6 +16,7 @@ from common.server import build_server, listen
 from common.tls import Certificates
 from services.ingest.repository import add_heads
 from services.ingest.servicer import SERVICE, IngestServicer
+from services.ingest.subjects import SubjectDigests
 from shoptrail.ingest.v1 import event_pb2, ingest_pb2, ingest_pb2_grpc
 from tests.conftest import Connect
 from tests.services.ingest.conftest import (
@@ -58,6 +59,7 @@ async def connect(
         shard_count=SHARDS,
         event_bytes=32 * 1024,
         page_tokens=PageTokens(bytes(32)),
+        subject_digests=SubjectDigests(bytes(32)),
     )
     ingest_pb2_grpc.add_IngestServicer_to_server(servicer, server)
     port = listen(server, "127.0.0.1:0", certificates["ingest"])

@@ -1,0 +1,307 @@
+"""Query's SQL for what was overwritten in the log.
+
+Functions take the caller's transaction and never end it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    ColumnElement,
+    Table,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.query.projection import RecordedEvent
+from services.query.sessions import Session
+from services.query.tables import (
+    FIGURES,
+    carried_events,
+    column_copies,
+    generation_cursors,
+    listed_changes,
+    owners,
+    recorded_events,
+    representatives,
+    sessions,
+    visits,
+)
+
+CARRIED = 0
+"""The generation that holds the figures of what has expired, and never answers."""
+
+_MOST_KEYS = 300
+_EVENT_COLUMNS = [recorded_events.c[name] for name in RecordedEvent.__struct_fields__]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """How far a copy of the listing is in a shard."""
+
+    uid: str
+    shard: int
+    change_number: int
+
+
+async def get_listed(
+    transaction: AsyncConnection, ids: Collection[int]
+) -> dict[int, RecordedEvent]:
+    """The events of the listing with these ids, by id."""
+    found: dict[int, RecordedEvent] = {}
+    for some in _in_batches(sorted(ids)):
+        rows = await transaction.execute(
+            select(*_EVENT_COLUMNS).where(recorded_events.c.id.in_(some))
+        )
+        found |= {row[0]: RecordedEvent(*row) for row in rows}
+    return found
+
+
+async def overwrite_listed(transaction: AsyncConnection, events: Sequence[RecordedEvent]) -> None:
+    """Put events in the places of those with their ids."""
+    for some in _in_batches([event.id for event in events]):
+        await transaction.execute(delete(recorded_events).where(recorded_events.c.id.in_(some)))
+    if events:
+        await transaction.execute(
+            insert(recorded_events),
+            [
+                {column.name: getattr(event, column.name) for column in _EVENT_COLUMNS}
+                for event in events
+            ],
+        )
+
+
+async def add_changes(transaction: AsyncConnection, shard: int, changes: Mapping[int, int]) -> None:
+    """Note the events that changes were about, by the changes' numbers."""
+    if changes:
+        await transaction.execute(
+            insert(listed_changes),
+            [
+                {"shard": shard, "number": number, "event_id": event_id}
+                for number, event_id in sorted(changes.items())
+            ],
+        )
+
+
+async def set_change_number(
+    transaction: AsyncConnection, shard: int, *, generations: Collection[int], number: int
+) -> None:
+    """Say that the generations' figures are as a change left the log's shard."""
+    column = generation_cursors.c
+    await transaction.execute(
+        update(generation_cursors)
+        .where(column.generation.in_(sorted(generations)), column.shard == shard)
+        .values(change_number=number)
+    )
+
+
+async def find_carried(transaction: AsyncConnection, ids: Collection[int]) -> set[int]:
+    """Which of these events have expired, with their figures carried over."""
+    found: set[int] = set()
+    for some in _in_batches(sorted(ids)):
+        rows = await transaction.execute(
+            select(carried_events.c.event_id).where(carried_events.c.event_id.in_(some))
+        )
+        found.update(rows.scalars())
+    return found
+
+
+async def add_carried(transaction: AsyncConnection, ids: Collection[int]) -> None:
+    """Note that the figures of these events are carried over."""
+    if ids:
+        await transaction.execute(
+            insert(carried_events), [{"event_id": event_id} for event_id in sorted(ids)]
+        )
+
+
+async def carry_over(transaction: AsyncConnection, generation: int) -> None:
+    """Let a new generation begin with the figures of what has expired."""
+    for table in FIGURES:
+        names = [column.name for column in table.c if column.name != "generation"]
+        carried = select(literal(generation), *(table.c[name] for name in names)).where(
+            table.c.generation == CARRIED
+        )
+        await transaction.execute(
+            insert(table).from_select(["generation", *names], carried, include_defaults=False)
+        )
+
+
+async def list_changed_ids(
+    transaction: AsyncConnection, shard: int, *, after: int, limit: int
+) -> list[tuple[int, int]]:
+    """Numbers and event ids of changes after a number."""
+    column = listed_changes.c
+    rows = await transaction.execute(
+        select(column.number, column.event_id)
+        .where(column.shard == shard, column.number > after)
+        .order_by(column.number)
+        .limit(limit)
+    )
+    return [(number, event_id) for number, event_id in rows]
+
+
+async def put_copy(transaction: AsyncConnection, copy: Copy, now: datetime) -> None:
+    """Note how far a copy is."""
+    values = {"change_number": copy.change_number, "report_time": now}
+    statement: Any = (
+        sqlite.insert(column_copies).on_conflict_do_update(set_=values)
+        if transaction.dialect.name == "sqlite"
+        else mysql.insert(column_copies).on_duplicate_key_update(values)
+    )
+    await transaction.execute(statement, [{"uid": copy.uid, "shard": copy.shard, **values}])
+
+
+async def list_copies(transaction: AsyncConnection, *, seen_after: datetime) -> list[Copy]:
+    """The copies that told how far they are after a time."""
+    column = column_copies.c
+    rows = await transaction.execute(
+        select(column.uid, column.shard, column.change_number).where(
+            column.report_time > seen_after
+        )
+    )
+    return [Copy(*row) for row in rows]
+
+
+async def forget_copies(transaction: AsyncConnection, *, seen_before: datetime) -> int:
+    """Forget copies that have told nothing since a time; returns how many rows."""
+    gone = await transaction.execute(
+        delete(column_copies).where(column_copies.c.report_time < seen_before)
+    )
+    return gone.rowcount
+
+
+async def forget_subject(
+    transaction: AsyncConnection,
+    store_uid: str,
+    *,
+    user_ids: Collection[str],
+    anonymous_ids: Collection[str],
+    users: Collection[bytes],
+    browsers: Collection[bytes],
+) -> None:
+    """Remove what is left of a person in any generation, as of events that have expired."""
+    conditions = await _conditions_of(
+        transaction,
+        store_uid,
+        user_ids=user_ids,
+        anonymous_ids=anonymous_ids,
+        users=users,
+        browsers=browsers,
+    )
+    for table, condition in conditions.items():
+        if table is not recorded_events:
+            await transaction.execute(delete(table).where(condition))
+
+
+async def count_subject(
+    transaction: AsyncConnection,
+    store_uid: str,
+    *,
+    user_ids: Collection[str],
+    anonymous_ids: Collection[str],
+    users: Collection[bytes],
+    browsers: Collection[bytes],
+) -> dict[str, int]:
+    """How many rows of each table are about a person, in all generations there are."""
+    conditions = await _conditions_of(
+        transaction,
+        store_uid,
+        user_ids=user_ids,
+        anonymous_ids=anonymous_ids,
+        users=users,
+        browsers=browsers,
+    )
+    return {
+        table.name: await _count(transaction, table, condition)
+        for table, condition in conditions.items()
+    }
+
+
+async def _conditions_of(
+    transaction: AsyncConnection,
+    store_uid: str,
+    *,
+    user_ids: Collection[str],
+    anonymous_ids: Collection[str],
+    users: Collection[bytes],
+    browsers: Collection[bytes],
+) -> dict[Table, ColumnElement[bool]]:
+    """Which rows of each table are about a person."""
+    subjects = sorted({*users, *browsers})
+    event = recorded_events.c
+    of_store = event.store_uid == store_uid
+    on_browsers = event.anonymous_id.in_(sorted(anonymous_ids))
+    counts: dict[Table, ColumnElement[bool]] = {
+        recorded_events: of_store
+        & or_(event.user_id.in_(sorted(user_ids)), (event.user_id == "") & on_browsers),
+        visits: (visits.c.store_uid == store_uid) & visits.c.subject.in_(subjects),
+        owners: (owners.c.store_uid == store_uid) & owners.c.user.in_(sorted(users)),
+        representatives: (representatives.c.store_uid == store_uid)
+        & or_(
+            representatives.c.subject.in_(sorted(users)),
+            representatives.c.representative.in_(sorted(users)),
+        ),
+    }
+    others = await _count(
+        transaction,
+        recorded_events,
+        of_store & on_browsers & event.user_id.not_in(["", *sorted(user_ids)]),
+    )
+    if not others:
+        # On a device that others use too, what is left are their sessions.
+        counts[sessions] = (sessions.c.store_uid == store_uid) & sessions.c.subject.in_(
+            sorted(browsers)
+        )
+    return counts
+
+
+async def _count(transaction: AsyncConnection, table: Table, condition: ColumnElement[bool]) -> int:
+    statement = select(func.count()).select_from(table).where(condition)
+    return int(await transaction.scalar(statement) or 0)
+
+
+async def list_sessions(
+    transaction: AsyncConnection,
+    generation: int,
+    store_uid: str,
+    subjects: Collection[bytes],
+    *,
+    after: tuple[bytes, datetime] | None,
+    limit: int,
+) -> list[tuple[bytes, Session]]:
+    """The sessions of some browsers, by browser and time, with what stands for the browser."""
+    column = sessions.c
+    statement = (
+        select(column.subject, column.session)
+        .where(
+            column.generation == generation,
+            column.store_uid == store_uid,
+            column.subject.in_(sorted(subjects)),
+        )
+        .order_by(column.subject, column.start_time)
+        .limit(limit)
+    )
+    if after is not None:
+        statement = statement.where(tuple_(column.subject, column.start_time) > tuple_(*after))
+    return [
+        (bytes(subject), msgspec.msgpack.decode(session, type=Session))
+        for subject, session in await transaction.execute(statement)
+    ]
+
+
+def _in_batches(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(keys), _MOST_KEYS):
+        yield keys[start : start + _MOST_KEYS]

@@ -1,0 +1,214 @@
+"""What is erased from the log is erased from all that follows it, and totals stay true."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select
+
+from common.uid import new_uid
+from services.query.columns import Dimension, Scope
+from services.query.duck import DuckColumns
+from services.query.freshness import Cursor
+from services.query.identities import user_subject
+from services.query.projection import Fact, fact_of, recorded_event
+from services.query.tables import FIGURES, revenue, tallies
+from shoptrail.ingest.v1 import event_pb2, ingest_pb2
+from shoptrail.privacy.v1.subject_pb2 import Subject
+from shoptrail.query.v1 import query_pb2
+from tests.privacy.shop import (
+    NOW,
+    PLANTED,
+    Shop,
+    event,
+    of_ada,
+    of_somebody,
+    others_sending,
+    planted_in,
+)
+from tests.services.query.fake_ingest import happened
+
+SUPPRESSED = event_pb2.VERDICT_SUPPRESSED
+_SUMS = {"order_count", "gross", "refund_count", "refunded", "cancellation_count", "cancelled"} | {
+    "quantity",
+    "revenue",
+    "session_count",
+    "bounce_count",
+    "page_count",
+    "duration",
+}
+
+
+_NOT_COMPARED = {"generation"}
+
+
+async def erase(shop: Shop, subject: Subject) -> list[Any]:
+    """As Maintenance does it; returns the changes of the log."""
+    answer = await shop.ingest.EraseSubject(
+        ingest_pb2.EraseSubjectRequest(store_uid=shop.store_uid, subject=subject), timeout=60
+    )
+    assert answer.done
+    followed = await shop.query.EraseSubject(
+        query_pb2.EraseSubjectRequest(
+            store_uid=shop.store_uid, subject=subject, changes=answer.changes
+        ),
+        timeout=60,
+    )
+    assert followed.done, followed
+    return list(answer.changes)
+
+
+async def figures_of(shop: Shop, generation: int) -> dict[str, Counter[tuple[Any, ...]]]:
+    """All rows of a generation, but for sums of nothing."""
+    found = {}
+    async with shop.databases["query"].read() as snapshot:
+        for table in FIGURES:
+            columns = [one for one in table.c if one.name not in _NOT_COMPARED]
+            rows = await snapshot.execute(select(*columns).where(table.c.generation == generation))
+            sums = [index for index, column in enumerate(columns) if column.name in _SUMS]
+            found[table.name] = Counter(
+                tuple(row) for row in rows if not sums or any(row[index] for index in sums)
+            )
+    return found
+
+
+async def totals_of(shop: Shop) -> dict[Any, int]:
+    """What reports say of the shop: events by name, each measure in all, orders and money."""
+    async with shop.databases["query"].read() as snapshot:
+        measure, name = tallies.c.measure, tallies.c.name
+        found: dict[Any, int] = {}
+        for kind, text, total in await snapshot.execute(
+            select(measure, name, func.sum(tallies.c.tally)).group_by(measure, name)
+        ):
+            key = (kind, text) if kind < 100 else kind
+            found[key] = found.get(key, 0) + int(total)
+        sums = [revenue.c[one] for one in ("order_count", "gross", "refund_count", "refunded")]
+        for currency, *amounts in await snapshot.execute(
+            select(revenue.c.currency, *(func.sum(one) for one in sums)).group_by(
+                revenue.c.currency
+            )
+        ):
+            found |= {
+                (currency, column.name): int(amount)
+                for column, amount in zip(sums, amounts, strict=True)
+            }
+    return {key: total for key, total in found.items() if total}
+
+
+async def test_totals_stay_and_a_rebuild_says_the_same_after_an_erasure(shop: Shop) -> None:
+    chance = random.Random(3)  # noqa: S311 - nothing secret
+    await shop.send(
+        event("identify", userId="ada-4711", anonymousId="phone-4711"),
+        event("alias", previousId="ada-4711-old", userId="ada-4711"),
+        # A device that both use stays the other's.
+        event("identify", userId="ada-4711", anonymousId="desk"),
+        event("identify", userId="u1", anonymousId="desk"),
+        event("page", userId="u1", anonymousId="desk"),
+    )
+    everything = [of_ada(chance) for _ in range(300)] + [of_somebody(chance) for _ in range(300)]
+    chance.shuffle(everything)
+    for start in range(0, len(everything), 100):
+        await shop.send(*everything[start : start + 100])
+    await shop.all_followed()
+    before = await totals_of(shop)
+    subject = await shop.resolve(user_ids=["ada-4711"])
+    counted = await shop.query.CountSubject(
+        query_pb2.CountSubjectRequest(store_uid=shop.store_uid, subject=subject), timeout=10
+    )
+    assert {one.table for one in counted.found} >= {"query.recorded_events", "query.visits"}
+
+    await erase(shop, subject)
+
+    assert await totals_of(shop) == before
+    await shop.all_followed()
+    assert await planted_in(shop, *PLANTED) == []
+    old, new = await shop.rebuilt()
+    amended, anew = await figures_of(shop, old), await figures_of(shop, new)
+    assert {name for name in anew if amended[name] != anew[name]} == set()
+    assert await totals_of_generation(shop, new) == before
+
+
+async def totals_of_generation(shop: Shop, generation: int) -> dict[Any, int]:
+    """As `totals_of`, once the other generations are dropped."""
+    async with shop.databases["query"].begin() as transaction:
+        for table in FIGURES:
+            await transaction.execute(table.delete().where(table.c.generation != generation))
+    return await totals_of(shop)
+
+
+async def test_an_erasure_while_figures_are_made_anew_and_others_send(shop: Shop) -> None:
+    chance = random.Random(4)  # noqa: S311 - nothing secret
+    await shop.send(event("identify", userId="ada-4711", anonymousId="phone-4711"))
+    await shop.send(*(of_ada(chance) for _ in range(200)))
+    await shop.send(*(of_somebody(chance) for _ in range(200)))
+    await shop.all_followed()
+    async with others_sending(shop, chance) as got:
+        rebuilding = asyncio.create_task(shop.rebuilt())
+        subject = await shop.resolve(user_ids=["ada-4711"])
+        suppress = ingest_pb2.SuppressSubjectRequest(store_uid=shop.store_uid, subject=subject)
+        await shop.ingest.SuppressSubject(suppress, timeout=10)
+        await erase(shop, subject)
+        await rebuilding
+    assert SUPPRESSED in got
+    await shop.all_followed()
+
+    assert await planted_in(shop, *PLANTED) == []
+    old, new = await shop.rebuilt()
+    amended, anew = await figures_of(shop, old), await figures_of(shop, new)
+    assert {name for name in anew if amended[name] != anew[name]} == set()
+
+
+async def test_columns_forget_the_person_and_still_count_what_happened(shop: Shop) -> None:
+    chance = random.Random(5)  # noqa: S311 - nothing secret
+    await shop.send(event("identify", userId="ada-4711", anonymousId="phone-4711"))
+    await shop.send(*(of_ada(chance) for _ in range(50)), *(of_somebody(chance) for _ in range(50)))
+    await shop.all_followed()
+    scope = Scope(shop.store_uid, NOW - timedelta(days=1), NOW + timedelta(days=1))
+    ada = user_subject("ada-4711")
+
+    async def look() -> tuple[int, set[str], int]:
+        """What happened in all, the campaigns, and how much of it was the person's."""
+        rows = await shop.columns.break_down(scope, None, Dimension.CAMPAIGN, limit=100)
+        mine = await shop.columns.timeline(shop.store_uid, ada, after=None, limit=1000)
+        return sum(row.event_count for row in rows), {row.value for row in rows}, len(mine)
+
+    assert await look() == (101, {"planted words /  / ", "mail /  / ", ""}, 51)
+
+    await erase(shop, await shop.resolve(anonymous_ids=["phone-4711"]))
+    await shop.all_followed()
+
+    assert await look() == (101, {"(erased) /  / ", "mail /  / ", ""}, 0)
+
+
+async def test_the_file_of_the_columns_is_written_anew_without_what_was_erased(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "columns.duckdb"
+    store_uid = new_uid("sto")
+
+    def fact(payload: bytes) -> Fact:
+        recorded = happened(store_uid, payload=payload)
+        recorded.position = 1
+        return fact_of(recorded_event(recorded, shard=0))
+
+    columns = DuckColumns(path)
+    planted = b'{"properties": {"note": "planted words"}}'
+    await columns.add(Cursor(0, 1, NOW), [fact(planted)])
+    await columns.close()
+    assert b"planted words" in path.read_bytes()
+
+    columns = DuckColumns(path)
+    await columns.amend(0, 1, [fact(b"{}")])
+    await columns.close()
+    columns = DuckColumns(path)
+    assert await columns.cursors() == [Cursor(0, 1, NOW, change_number=1)]
+    await columns.close()
+
+    assert b"planted words" not in path.read_bytes()
+    assert os.listdir(tmp_path) == ["columns.duckdb"]  # noqa: PTH208 - blocks as briefly as any
