@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from datetime import UTC, datetime
@@ -46,6 +47,13 @@ _MYSQL_SESSION = (
 )
 _MYSQL_MAXIMUM_AGE_SECONDS = 8  # Below `wait_timeout`, so that no idle connection meets it.
 _FAREWELL_SECONDS = 2.0
+# A silent peer is asked after 5 s whether it is there, three times, and given up after 20 s.
+_KEEP_ALIVE = {
+    "TCP_KEEPIDLE": 5,
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 20_000,
+}
 _READ_ONLY = "shoptrail_read_only"
 
 
@@ -219,6 +227,7 @@ def open_database(url: str) -> Database:
             pool_pre_ping=True,
             connect_args={"connect_timeout": 2, "init_command": _MYSQL_SESSION},
         )
+        event.listen(engine.sync_engine, "connect", _watch_connection)
     if tracing():
         trace_statements(engine.sync_engine)
     return Database(engine)
@@ -232,6 +241,17 @@ async def database_now(transaction: AsyncConnection) -> datetime:
     found = await transaction.execute(text("SELECT UTC_TIMESTAMP(6)"))
     now: datetime = found.scalar_one()
     return now.replace(tzinfo=UTC)
+
+
+def _watch_connection(connection: Any, _record: object) -> None:
+    """Have the kernel end a connection whose other end is gone without a word.
+
+    The driver waits for answers for ever, and the kernel's own defaults are hours.
+    """
+    sock = connection.driver_connection._writer.get_extra_info("socket")
+    for name, value in _KEEP_ALIVE.items():
+        if hasattr(socket, name):  # Not every system has all of them.
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

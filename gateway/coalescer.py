@@ -70,6 +70,18 @@ class Coalescer:
         """How many events wait for a call."""
         return self._waiting_events
 
+    def require_room(self, store_uid: str) -> None:
+        """Raise `Overloaded` if not one event more of the store may wait.
+
+        For those who would have to work before they know how many there are.
+        """
+        queue = self._queues.get(store_uid)
+        if queue is not None and (
+            queue.event_count >= _MAX_WAITING_EVENTS - self._waiting_events
+            or queue.byte_count >= _MAX_WAITING_BYTES - self._waiting_bytes
+        ):
+            raise Overloaded
+
     async def submit(
         self, submission: ingest_pb2.Submission, *, event_count: int, byte_count: int
     ) -> ingest_pb2.SubmissionResult:

@@ -175,8 +175,10 @@ class Segment:
             key_text = key_in_headers(request.headers)
             # A key that stands in the headers is checked before the body costs time.
             key = await self.find_key(key_text, request) if key_text else None
-            if key is not None and (refused := self.refuse_for_rate(key)):
-                return refused
+            if key is not None:
+                if refused := self.refuse_for_rate(key):
+                    return refused
+                self._coalescer.require_room(key.store_uid)
             sent = read(body)
             if key is None:
                 key = await self.find_key(_key_outside_headers(sent, request.query), request)

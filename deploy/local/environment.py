@@ -65,9 +65,10 @@ def of_service(
     certificates: CertificateFiles,
     database_url: str,
     redis_url: str,
+    journal_directory: Path,
     secrets: Secrets,
 ) -> dict[str, str]:
-    """The environment of a service."""
+    """The environment of a service. Only Ingest has a journal."""
     variables = {
         "LISTEN_ADDRESS": addresses.grpc[service],
         "METRICS_ADDRESS": addresses.metrics[service],
@@ -78,6 +79,8 @@ def of_service(
     }
     if service == "keys":
         variables["PEPPERS"] = secrets.peppers
+    if service == "ingest":
+        variables["JOURNAL_DIRECTORY"] = str(journal_directory)
     if service in ("ingest", "query"):
         variables["KEYS_ADDRESS"] = addresses.grpc["keys"]
     if service == "query":

@@ -1,6 +1,7 @@
 """Wires Ingest up and serves it."""
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
@@ -17,8 +18,10 @@ from common.server import build_server, serve
 from common.tls import read_certificates
 from common.tracing import traces
 from services.ingest.config import IngestConfig
+from services.ingest.heads import make_heads
 from services.ingest.jobs import ingest_jobs
-from services.ingest.repository import add_heads
+from services.ingest.journal import JournalNotValid
+from services.ingest.journals import open_journals
 from services.ingest.servicer import SERVICE as INGEST
 from services.ingest.servicer import IngestServicer
 from shoptrail.ingest.v1 import ingest_pb2_grpc
@@ -37,9 +40,16 @@ async def main() -> None:
         stack.push_async_callback(database.dispose)
         redis = open_redis(config.redis_url.get_secret_value())
         stack.push_async_callback(redis.aclose)
-        async with database.begin() as transaction:
-            await add_heads(transaction, shard_count=config.shard_count)
-
+        journals = None
+        if config.journal_directory is not None:
+            journals = await stack.enter_async_context(
+                open_journals(
+                    config.journal_directory,
+                    byte_count=config.journal_bytes,
+                    shard_count=config.shard_count,
+                    microseconds=lambda: time.time_ns() // 1000,
+                )
+            )
         page_tokens = PageTokens(config.page_token_key.get_secret_value())
         services = [INGEST, MAINTENANCE]
         keyring = await stack.enter_async_context(
@@ -52,7 +62,12 @@ async def main() -> None:
             shard_count=config.shard_count,
             event_bytes=config.event_bytes,
             page_tokens=page_tokens,
+            journals=journals,
         )
+        heads = asyncio.create_task(make_heads(database, shard_count=config.shard_count))
+        stack.callback(heads.cancel)
+        if journals is None:
+            await heads  # There is nothing that it could do before.
         ingest_pb2_grpc.add_IngestServicer_to_server(ingest, server)
         cron = CronServicer(
             "ingest",
@@ -67,4 +82,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except JournalNotValid as fault:
+        raise SystemExit(str(fault)) from None

@@ -8,7 +8,7 @@ Functions take the caller's transaction and never end it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +27,8 @@ _COLUMNS = (
 )
 _INSERT_PARAMETERS = f"INSERT INTO events ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608 - as below
 _INSERT_LITERALS = f"INSERT INTO events ({_COLUMNS}) VALUES "  # noqa: S608 - no one's text
+# A server refuses what is larger than its `max_allowed_packet`, by default 16 MiB or more.
+_CHARACTERS_A_STATEMENT = 8 * 1024 * 1024
 # Where a statement is longer than this, another one costs nothing.
 _KEYS_A_QUERY = 500
 
@@ -59,6 +61,10 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False):
         return self.store_uid, self.message_key
 
 
+class HeadMissing(Exception):
+    """The shard has no head, since nothing could be written when the process began."""
+
+
 class Tally(msgspec.Struct, frozen=True, order=True):
     """What the verdicts are counted by."""
 
@@ -68,14 +74,17 @@ class Tally(msgspec.Struct, frozen=True, order=True):
 
 
 async def lock_head(transaction: AsyncConnection, shard: int) -> int:
-    """The shard's last position, locked: until the transaction ends, no one else appends."""
+    """The shard's last position, locked: until the transaction ends, no one else appends.
+
+    Raises `HeadMissing`.
+    """
     lock = "" if _is_sqlite(transaction) else " FOR UPDATE"  # SQLite has one writer anyway.
     found = await transaction.exec_driver_sql(
         f"SELECT position FROM log_heads WHERE shard = {shard:d}{lock}"  # noqa: S608 - a number
     )
     head = found.scalar()
     if head is None:
-        raise LookupError(f"shard {shard} has no head")
+        raise HeadMissing(f"shard {shard}")
     return int(head)
 
 
@@ -99,9 +108,14 @@ async def insert_events(
             async with transaction.begin_nested():
                 await transaction.exec_driver_sql(_INSERT_PARAMETERS, rows)
         else:
-            # A statement that meets a duplicate takes back all that it did.
             rows_text = [_as_literals(id_, event) for id_, event in enumerate(new, first_id)]
-            await transaction.exec_driver_sql(_INSERT_LITERALS + ",".join(rows_text))
+            if sum(map(len, rows_text)) <= _CHARACTERS_A_STATEMENT:
+                # A statement that meets a duplicate takes back all that it did.
+                await transaction.exec_driver_sql(_INSERT_LITERALS + ",".join(rows_text))
+            else:
+                async with transaction.begin_nested():
+                    for part in _split(rows_text):
+                        await transaction.exec_driver_sql(_INSERT_LITERALS + ",".join(part))
     except IntegrityError:
         return False
     return True
@@ -155,6 +169,17 @@ async def count_day(
         f"AND verdict IN ({among})"
     )
     return int(found.scalar() or 0)
+
+
+def _split(rows_text: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The rows, in as few statements as may be."""
+    begin = length = 0
+    for end, row in enumerate(rows_text):
+        length += len(row)
+        if end > begin and length > _CHARACTERS_A_STATEMENT:
+            yield rows_text[begin:end]
+            begin, length = end, len(row)
+    yield rows_text[begin:]
 
 
 def _as_row(id_: int, event: NewEvent) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,13 +11,18 @@ from dataclasses import dataclass, field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.db import Database, Session
+from common.errors import DependencyUnavailable
+from common.log import describe_failure
 from common.uid import parse_uid
 from services.ingest import append, repository
 from services.ingest.append import Key, NewEvent, Tally
 from services.ingest.intake import hour_of
 from services.ingest.news import News
+from services.ingest.reach import LogOutOfReach, Witness, is_out_of_reach
 from services.ingest.repository import QuotaReceipt, RejectedEvent
 from services.ingest.verdicts import Verdict
+
+log = logging.getLogger(__name__)
 
 # Enough to make the commit cheap, and few enough that readers and others get their turn.
 _EVENTS_A_TRANSACTION = 2000
@@ -48,6 +54,16 @@ class Outcome:
     """`REJECTED` or `QUOTA` for each of its rejected events."""
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A delivery that waited in a journal, and its number there."""
+
+    sequence: int
+    delivery: Delivery
+    witness: Witness | None
+    """Tells whether the delivery was stored already, if nobody knew."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
     delivery: Delivery
@@ -55,54 +71,153 @@ class _Waiting:
     outcome: asyncio.Future[Outcome]
 
 
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    """What a task writes now, and how far it is."""
+
+    gathered: list[_Waiting] = field(default_factory=list)
+    committing: bool = False
+    witness: Witness | None = None
+    timer: asyncio.TimerHandle | None = None
+    task: asyncio.Task[None] | None = None
+
+    def failure(self) -> Exception:
+        """What those who wait are to hear if nothing more comes of it."""
+        if self.committing and self.witness is None:
+            # Nothing was new. Whether it was counted, nobody knows: that is for the sender.
+            return DependencyUnavailable()
+        return LogOutOfReach(self.witness)
+
+
 class LogWriter:
     """Appends to one shard, a transaction after the other.
 
     While one is under way, calls gather; the next takes them together. A call that
-    comes alone is served at once.
+    comes alone is served at once. A transaction that takes longer than `patience_seconds`
+    is given up.
     """
 
-    def __init__(self, database: Database, shard: int, news: News) -> None:
+    def __init__(
+        self, database: Database, shard: int, news: News, *, patience_seconds: float
+    ) -> None:
         self._database = database
         self._shard = shard
         self._news = news
+        self._patience_seconds = patience_seconds
         self._waiting: deque[_Waiting] = deque()
-        self._writing: asyncio.Task[None] | None = None
+        self._writing: _Attempt | None = None
+        # They end by themselves, however long a dead connection makes them take.
+        self._given_up: set[asyncio.Task[None]] = set()
+
+    @property
+    def shard(self) -> int:
+        """The shard's number."""
+        return self._shard
 
     async def append(self, delivery: Delivery) -> Outcome:
         """Store the events that the log doesn't have; says what became of each.
 
         It is said after the commit. Of events with the same key, the first is stored.
-        Rejected events and the count of all verdicts are committed with them. Raises what
-        the database raised; then some of it may be stored, and repeating the call tells.
+        Rejected events and the count of all verdicts are committed with them. Raises
+        `LogOutOfReach` if the database is away or too slow, or what else it raised; then
+        some of it may be stored, and repeating the call tells.
         """
         byte_count = sum(len(event.payload) for event in delivery.events)
         byte_count += sum(len(event.payload) for event in delivery.rejected)
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(delivery, byte_count, outcome))
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write_waiting())
+        self._write_on()
         return await outcome
 
-    async def _write_waiting(self) -> None:
-        gathered: list[_Waiting] = []
+    def give_up_waiting(self) -> None:
+        """Fail all calls whose turn has not come."""
+        while self._waiting:
+            _fail([self._waiting.popleft()], LogOutOfReach())
+
+    async def drain(self, journal_uid: bytes, kept: Sequence[Kept]) -> None:
+        """Store what a journal kept, in its order, and note how far that is.
+
+        What was stored before is neither stored nor counted again, so this may be repeated.
+        Quotas hold nothing back: those events have been accepted. They count, though.
+        """
+        async with self._database.begin() as transaction:
+            head = await append.lock_head(transaction, self._shard)
+            done = await repository.lock_journal_cursor(transaction, journal_uid)
+            deliveries = [
+                each.delivery
+                for each in kept
+                if each.sequence > done
+                and not (
+                    each.witness is not None
+                    and await repository.is_stored(transaction, each.witness)
+                )
+            ]
+            _, written = await self._store(transaction, deliveries, head=head)
+            await repository.put_journal_cursor(
+                transaction, journal_uid, position=kept[-1].sequence
+            )
+        if written.new_count:
+            self._news.tell(self._shard)
+
+    async def forget_journal(self, journal_uid: bytes) -> None:
+        """Forget how far a journal was that is gone."""
+        async with self._database.begin() as transaction:
+            await repository.remove_journal_cursor(transaction, journal_uid)
+
+    def _write_on(self) -> None:
+        """See to it that those who wait are written."""
+        if self._writing is None and self._waiting:
+            attempt = self._writing = _Attempt()
+            self._watch(attempt)
+            attempt.task = asyncio.create_task(self._write_waiting(attempt))
+
+    def _watch(self, attempt: _Attempt) -> None:
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+        attempt.timer = asyncio.get_running_loop().call_later(
+            self._patience_seconds, self._give_up, attempt
+        )
+
+    def _give_up(self, attempt: _Attempt) -> None:
+        """Go on without an attempt that takes too long. It is not waited for."""
+        if attempt.task is not None:
+            attempt.task.cancel()
+            self._given_up.add(attempt.task)
+            attempt.task.add_done_callback(self._given_up.discard)
+        log.warning("log too slow", extra={"shard": self._shard})
+        _fail(attempt.gathered or self._gather(), attempt.failure())
+        self._writing = None
+        self._write_on()
+
+    async def _write_waiting(self, attempt: _Attempt) -> None:
         try:
             while self._waiting:
                 async with self._database.session() as session:
                     while gathered := self._gather():
+                        attempt.gathered = gathered
+                        self._watch(attempt)
                         deliveries = [waiting.delivery for waiting in gathered]
-                        outcomes = await self._write(session, deliveries)
+                        outcomes = await self._write(session, deliveries, attempt)
+                        attempt.gathered = []
                         for waiting, outcome in zip(gathered, outcomes, strict=True):
                             if not waiting.outcome.done():  # Its call may have been given up.
                                 waiting.outcome.set_result(outcome)
+                    self._watch(attempt)
         except Exception as error:  # Each call must hear of it, whatever it is.
-            for waiting in gathered or self._gather():
-                if not waiting.outcome.done():
-                    waiting.outcome.set_exception(error)
+            failure = error
+            if is_out_of_reach(error):
+                failure = attempt.failure()
+                log.warning(
+                    "log out of reach", extra={"shard": self._shard, **describe_failure(error)}
+                )
+            if self._writing is attempt:
+                _fail(attempt.gathered or self._gather(), failure)
         finally:
-            self._writing = None
-            if self._waiting:
-                self._writing = asyncio.create_task(self._write_waiting())
+            if self._writing is attempt:
+                if attempt.timer is not None:
+                    attempt.timer.cancel()
+                self._writing = None
+                self._write_on()
 
     def _gather(self) -> list[_Waiting]:
         """The calls that go with the next transaction: at least one, and as many as it may hold."""
@@ -110,6 +225,9 @@ class LogWriter:
         event_count = byte_count = 0
         while self._waiting:
             waiting = self._waiting[0]
+            if waiting.outcome.done():  # Its call was given up, so nobody would learn of it.
+                self._waiting.popleft()
+                continue
             event_count += len(waiting.delivery.events)
             byte_count += waiting.byte_count
             if gathered and (
@@ -119,8 +237,23 @@ class LogWriter:
             gathered.append(self._waiting.popleft())
         return gathered
 
-    async def _write(self, session: Session, deliveries: Sequence[Delivery]) -> list[Outcome]:
+    async def _write(
+        self, session: Session, deliveries: Sequence[Delivery], attempt: _Attempt
+    ) -> Sequence[Outcome]:
         """Commit the deliveries together; says what became of each."""
+        async with session.begin() as transaction:
+            head = await append.lock_head(transaction, self._shard)
+            outcomes, written = await self._store(transaction, deliveries, head=head)
+            attempt.committing, attempt.witness = True, written.witness
+        attempt.committing, attempt.witness = False, None
+        if written.new_count:
+            self._news.tell(self._shard)
+        return outcomes
+
+    async def _store(
+        self, transaction: AsyncConnection, deliveries: Sequence[Delivery], *, head: int
+    ) -> tuple[Sequence[Outcome], _Written]:
+        """Store the deliveries after the head, which is locked; says what becomes of each."""
         first_of: dict[Key, NewEvent] = {}
         for delivery in deliveries:
             for event in delivery.events:
@@ -128,32 +261,55 @@ class LogWriter:
         new = list(first_of.values())
         rejected = [event for delivery in deliveries for event in delivery.rejected]
         beyond: frozenset[Key | str] = frozenset()
-        async with session.begin() as transaction:
-            head = await append.lock_head(transaction, self._shard)
-            quotas: dict[bytes, int] = {}
-            for delivery in deliveries:
-                quotas |= delivery.quotas
-            if quotas:
-                beyond = await _find_beyond(transaction, new, rejected, quotas)
-                new = [event for event in new if event.key not in beyond]
-                rejected = [event for event in rejected if event.uid not in beyond]
-            # Duplicates are rare, so they are looked for only where the insert met one.
-            if not await append.insert_events(transaction, self._shard, head=head, new=new):
-                known = await append.find_known(transaction, first_of)
-                new = [event for event in new if event.key not in known]
-                await append.insert_events(transaction, self._shard, head=head, new=new)
-            stored = {id(event) for event in new}
-            if beyond:
-                await _add_quota_receipts(transaction, deliveries, beyond)
-            outcomes = [_outcome_of(delivery, stored, beyond) for delivery in deliveries]
-            await append.add_tallies(transaction, _count(deliveries, outcomes))
-            if rejected:
-                await repository.add_rejected_events(transaction, rejected)
-            if new:
-                await append.move_head(transaction, self._shard, head=head + len(new))
+        quotas: dict[bytes, int] = {}
+        for delivery in deliveries:
+            quotas |= delivery.quotas
+        if quotas:
+            beyond = await _find_beyond(transaction, new, rejected, quotas)
+            new = [event for event in new if event.key not in beyond]
+            rejected = [event for event in rejected if event.uid not in beyond]
+        # Duplicates are rare, so they are looked for only where the insert met one.
+        if not await append.insert_events(transaction, self._shard, head=head, new=new):
+            known = await append.find_known(transaction, first_of)
+            new = [event for event in new if event.key not in known]
+            await append.insert_events(transaction, self._shard, head=head, new=new)
+        stored = {id(event) for event in new}
+        if beyond:
+            await _add_quota_receipts(transaction, deliveries, beyond)
+        outcomes = [_outcome_of(delivery, stored, beyond) for delivery in deliveries]
+        await append.add_tallies(transaction, _count(deliveries, outcomes))
+        if rejected:
+            await repository.add_rejected_events(transaction, rejected)
         if new:
-            self._news.tell(self._shard)
-        return outcomes
+            await append.move_head(transaction, self._shard, head=head + len(new))
+        return outcomes, _Written(len(new), await _find_witness(transaction, new, rejected))
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What a transaction is about to commit."""
+
+    new_count: int
+    witness: Witness | None
+
+
+async def _find_witness(
+    transaction: AsyncConnection, new: Sequence[NewEvent], rejected: Sequence[RejectedEvent]
+) -> Witness | None:
+    """An event that is there only if the transaction is committed."""
+    if new:
+        return Witness(event_uid=new[0].uid)
+    if rejected:
+        witness = Witness(rejected_uid=rejected[0].uid)
+        if await repository.is_stored(transaction, witness):  # Else it was known before.
+            return witness
+    return None
+
+
+def _fail(gathered: Sequence[_Waiting], failure: Exception) -> None:
+    for waiting in gathered:
+        if not waiting.outcome.done():
+            waiting.outcome.set_exception(failure)
 
 
 async def _find_beyond(

@@ -6,14 +6,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.uid import format_uid
 from services.ingest.append import POSITION_BITS
-from services.ingest.tables import events, log_heads, quota_receipts, rejected_events
+from services.ingest.reach import Witness
+from services.ingest.tables import (
+    events,
+    journal_cursors,
+    log_heads,
+    quota_receipts,
+    rejected_events,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,9 @@ class RejectedEvent:
     receive_time: datetime
     arrival: bytes
     payload: bytes
+
+
+_REJECTED_FIELDS = tuple(RejectedEvent.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +101,9 @@ async def add_rejected_events(
         # Not IGNORE, which would cut off texts that are too long without a word.
         else mysql.insert(rejected_events).on_duplicate_key_update(id=rejected_events.c.id)
     )
-    await transaction.execute(statement, [asdict(event) for event in rejected])
+    # Not `asdict`, which copies what it can't know to be immutable: most of the time it took.
+    rows = [{name: getattr(event, name) for name in _REJECTED_FIELDS} for event in rejected]
+    await transaction.execute(statement, rows)
 
 
 async def add_quota_receipts(
@@ -129,3 +141,49 @@ async def list_events(
     )
     rows = await transaction.execute(statement)
     return [LoggedEvent(row[0] - base, *row[1:]) for row in rows]
+
+
+async def lock_journal_cursor(transaction: AsyncConnection, journal_uid: bytes) -> int:
+    """Up to which of a journal's records the log has them; locked, unless it is 0."""
+    statement = (
+        select(journal_cursors.c.position)
+        .where(journal_cursors.c.journal_uid == journal_uid)
+        .with_for_update()
+    )
+    return int(await transaction.scalar(statement) or 0)
+
+
+async def put_journal_cursor(
+    transaction: AsyncConnection, journal_uid: bytes, *, position: int
+) -> None:
+    """Note that the log has a journal's records up to this one."""
+    values = {"journal_uid": journal_uid, "position": position}
+    if transaction.dialect.name == "sqlite":
+        on_sqlite = sqlite.insert(journal_cursors).values(**values)
+        await transaction.execute(
+            on_sqlite.on_conflict_do_update(set_={"position": on_sqlite.excluded.position})
+        )
+    else:
+        on_mysql = mysql.insert(journal_cursors).values(**values)
+        await transaction.execute(
+            on_mysql.on_duplicate_key_update(position=on_mysql.inserted.position)
+        )
+
+
+async def remove_journal_cursor(transaction: AsyncConnection, journal_uid: bytes) -> None:
+    """Forget a journal that is gone."""
+    await transaction.execute(
+        delete(journal_cursors).where(journal_cursors.c.journal_uid == journal_uid)
+    )
+
+
+async def is_stored(transaction: AsyncConnection, witness: Witness) -> bool:
+    """Whether the transaction that the witness tells of was committed."""
+    if witness.event_uid:
+        uid = format_uid("evt", witness.event_uid)
+        statement = select(events.c.id).where(events.c.uid == uid)
+    else:
+        statement = select(rejected_events.c.id).where(
+            rejected_events.c.uid == witness.rejected_uid
+        )
+    return await transaction.scalar(statement) is not None

@@ -29,6 +29,9 @@ DEFAULT_SETTINGS = Settings(
 )
 """Those of a store that has put none."""
 
+# Whatever the store may not want to be stored, isn't.
+_CAREFUL_RULES = StoreRules(address_storage=AddressStorage.OFF)
+
 _LOOK_AGAIN_SECONDS = 1.0
 # A change is committed some time after the time that it bears.
 _OVERLAP = timedelta(seconds=20)
@@ -60,6 +63,17 @@ class RuleBook:
                 if self._must_look(store_uids):
                     await self._look(store_uids)
         return self._rules
+
+    def current_rules_of(self, store_uids: Collection[str]) -> Mapping[str, StoreRules] | None:
+        """The same, if the database need not be asked; else None."""
+        return None if self._must_look(store_uids) else self._rules
+
+    def remembered_rules_of(self, store_uids: Collection[str]) -> Mapping[str, StoreRules]:
+        """What was known last, however old it is.
+
+        Of a store that is unknown: no plans, no quota, and no address is stored.
+        """
+        return {uid: self._rules.get(uid, _CAREFUL_RULES) for uid in store_uids}
 
     def look_soon(self) -> None:
         """Something has changed, so what is known may be old already."""

@@ -16,10 +16,12 @@ from common.interceptors.wrap import Context
 from common.page_token import PageTokens, read_page_size
 from services.ingest import repository
 from services.ingest.intake import new_event, rejected_event
+from services.ingest.journals import Journals
 from services.ingest.log_writer import Delivery, LogWriter, Outcome
 from services.ingest.messages import as_timestamp
 from services.ingest.news import News
 from services.ingest.outcomes import Outcomes
+from services.ingest.patient_rules import PatientRules
 from services.ingest.repository import LoggedEvent
 from services.ingest.rule_book import RuleBook
 from services.ingest.rules import StoreRules
@@ -35,6 +37,9 @@ _CHUNK_ROWS = 500
 _LONGEST_WAIT_SECONDS = 20.0
 # How soon a reader learns of what another replica appended.
 _LOOK_AGAIN_SECONDS = 0.25
+# Longer than a caller waits: what was too much for one transaction in its time is stored all
+# the same, and found when the call is repeated. With a journal there is something better to do.
+_LOG_SECONDS = 10.0
 
 
 class IngestServicer(ingest_pb2_grpc.IngestServicer):
@@ -52,14 +57,26 @@ class IngestServicer(ingest_pb2_grpc.IngestServicer):
         shard_count: int,
         event_bytes: int,
         page_tokens: PageTokens,
+        journals: Journals | None = None,
     ) -> None:
+        """With journals, events are accepted while the database is away."""
         self._database = database
         self._now = now
         self._shard_count = shard_count
         self._event_bytes = event_bytes
         self._news = News()
-        self._writers = [LogWriter(database, shard, self._news) for shard in range(shard_count)]
+        patience_seconds = journals.patience_seconds if journals else _LOG_SECONDS
+        log_writers = [
+            LogWriter(database, shard, self._news, patience_seconds=patience_seconds)
+            for shard in range(shard_count)
+        ]
+        self._writers = [journals.before(writer) if journals else writer for writer in log_writers]
         self._rule_book = RuleBook(database)
+        self._rules = (
+            PatientRules(self._rule_book, patience_seconds=patience_seconds / 2)
+            if journals
+            else self._rule_book
+        )
         self._store_rules = StoreRulesAnswers(
             database, rule_book=self._rule_book, page_tokens=page_tokens
         )
@@ -77,7 +94,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServicer):
         self, request: ingest_pb2.AppendRequest, context: Context
     ) -> ingest_pb2.AppendResponse:
         parts = read_parts(request)
-        rules_of = await self._rule_book.rules_of({part.store_uid for part in parts})
+        rules_of = await self._rules.rules_of({part.store_uid for part in parts})
         batches: dict[int, _Batch] = {}
         for part in parts:
             shard = self._shard_of(part.store)

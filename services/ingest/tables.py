@@ -120,6 +120,16 @@ quota_receipts = Table(
     **TABLE_OPTIONS,
 )
 
+# How far the log has what a replica kept in a journal while the database was away. A journal
+# has a row from its first record that is in the log until it is empty.
+journal_cursors = Table(
+    "journal_cursors",
+    metadata,
+    Column("journal_uid", _HASH, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    **TABLE_OPTIONS,
+)
+
 # How a store wants its events to be treated. A store without a row has the defaults.
 store_settings = Table(
     "store_settings",

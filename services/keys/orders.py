@@ -124,7 +124,7 @@ def read_key_changes(
         changes["rotate_seconds"] = seconds
         changes["rotate_time"] = (
             key.create_time + timedelta(seconds=seconds)
-            if seconds and not key.successor_uid
+            if seconds and "rotate_period" not in faults and not key.successor_uid
             else None
         )
         if key.kind is not Kind.PUBLISHABLE:

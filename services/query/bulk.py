@@ -23,6 +23,8 @@ Key: TypeAlias = tuple[bytes, bytes]
 """A store, and what stands for a subject or an order in it."""
 
 _ROWS_A_STATEMENT = 1000
+# MySQL refuses statements that are longer than `max_allowed_packet`, of 16 MB at the least.
+_LETTERS_A_STATEMENT = 4 * 1024 * 1024
 _KEYS_A_STATEMENT = 500
 
 
@@ -46,9 +48,8 @@ async def put(
         places = ",".join("?" * len(table.c))
         await transaction.exec_driver_sql(f"{insert} ({places}) {on_known}", list(rows))
         return
-    for start in range(0, len(rows), _ROWS_A_STATEMENT):
-        some = ",".join([_as_literals(row) for row in rows[start : start + _ROWS_A_STATEMENT]])
-        await transaction.exec_driver_sql(f"{insert} {some} {on_known}")
+    for some in _in_statements(rows):
+        await transaction.exec_driver_sql(f"{insert} {','.join(some)} {on_known}")
 
 
 async def find(
@@ -127,6 +128,23 @@ def _among_in_mysql(key: str, keys: Sequence[Key]) -> str:
         for store, subjects in by_store.items()
     )
     return f"({' OR '.join(stores)})"
+
+
+def _in_statements(rows: Sequence[Row]) -> Iterator[list[str]]:
+    """The rows' texts, in portions that a statement can hold."""
+    some: list[str] = []
+    length = 0
+    for row in rows:
+        literals = _as_literals(row)
+        if some and (
+            len(some) == _ROWS_A_STATEMENT or length + len(literals) > _LETTERS_A_STATEMENT
+        ):
+            yield some
+            some, length = [], 0
+        some.append(literals)
+        length += len(literals)
+    if some:
+        yield some
 
 
 def _as_literals(row: Iterable[int | str | bytes]) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from common.cancellation import heed_cancellation
 from common.db import Database
 from common.log import describe_failure
 from services.query import repository
 from services.query.columns import EventColumns
 from services.query.freshness import Cursor
 from services.query.projection import fact_of, ids_after, position_of
-from services.query.projector import heed_cancellation
 
 log = logging.getLogger(__name__)
 

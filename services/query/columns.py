@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Protocol
 
 from services.query.freshness import Cursor
+from services.query.losses import Loss
 from services.query.projection import Fact
 
 
@@ -312,6 +313,9 @@ class EventColumns(Protocol):
 
     async def describe(self, scope: Scope, *, limit: int) -> list[EventDescription]:
         """What events there are in the range and the one before, the most frequent first."""
+
+    async def losses(self, store_uid: str, boundaries: Sequence[datetime]) -> list[Loss]:
+        """How many numbered events arrived in each period, and how many did not, by browser."""
 
     async def close(self) -> None:
         """Let go of what is held."""

@@ -39,6 +39,7 @@ from services.query.columns import (
 )
 from services.query.freshness import Cursor
 from services.query.identities import anonymous_subject, join, user_subject
+from services.query.losses import Loss, find_losses, numbering_of
 from services.query.orders import (
     TELLINGS,
     Order,
@@ -91,6 +92,8 @@ _COLUMNS = {
     "amount": "BIGINT",
     "currency": "VARCHAR",
     "properties": "VARCHAR",
+    "numbered_by": "UUID",
+    "number": "BIGINT",
 }
 _ORDER_COLUMNS = {
     "store": "UUID",
@@ -111,7 +114,7 @@ _ORDER_COLUMNS = {
     "consent": "VARCHAR",
 }
 # The number goes up with each change, so a file of before is not read but made anew.
-_EVENTS, _ORDERS, _CURSORS = "events_2", "orders_2", "cursors_2"
+_EVENTS, _ORDERS, _CURSORS = "events_3", "orders_3", "cursors_3"
 _PREPARE = (
     "SET threads = 2",
     f"CREATE TABLE IF NOT EXISTS {_EVENTS}"
@@ -601,6 +604,17 @@ class DuckColumns:
             for kind, name, times, times_before, first, last in rows
         ]
 
+    async def losses(self, store_uid: str, boundaries: Sequence[datetime]) -> list[Loss]:
+        rows = await self._ask(
+            find_losses(_EVENTS),
+            {
+                "store": _store(store_uid),
+                "starts": [_as_number(time) for time in boundaries[:-1]],
+                "end": _as_number(boundaries[-1]),
+            },
+        )
+        return [Loss(*row) for row in rows]
+
     async def close(self) -> None:
         async with self._writing:
             self._connection.close()
@@ -708,6 +722,7 @@ def _rows_of(facts: Iterable[Fact]) -> list[dict[str, Any]]:
         change = read_cart_change(move, properties) if move else NO_CHANGE
         previous = fact.payload.previous_id if event.type == ALIAS else ""
         claimed = event.anonymous_id if event.type == IDENTIFY else previous
+        numbering = numbering_of(fact.payload)
         rows.append(
             {
                 "store": _store(event.store_uid),
@@ -733,6 +748,8 @@ def _rows_of(facts: Iterable[Fact]) -> list[dict[str, Any]]:
                 "amount": change.amount,
                 "currency": change.currency,
                 "properties": _numbers.encode(properties).decode(),
+                "numbered_by": _as_uuid(digest_of(numbering.visitor) if numbering else None),
+                "number": numbering.number if numbering else None,
             }
         )
     return rows

@@ -258,8 +258,8 @@ class _Figures:
             for session in cut:
                 sums.count(key[0], session, sign=1)
             latest = cut[-1]
-            if sessions_before and sessions_before[-1].start > latest.start:
-                latest = sessions_before[-1]
+            if sessions_before and sessions_before[-1].start not in before:
+                latest = max(latest, sessions_before[-1], key=lambda session: session.start)
             self._memory.sessions[key] = latest
         await self._drop_sessions(gone)
         await bulk.put(
@@ -308,7 +308,7 @@ class _Figures:
                     ),
                 )
             sums.count(key[0], order, sign=1)
-            encoded = msgspec.msgpack.encode(order)
+            encoded = _encoder.encode(order)
             rows.append((self._generation, *key, order_ids[key].encode(), encoded))
         await bulk.put(self._transaction, orders, rows, replace=["told"])
         await bulk.put(self._transaction, revenue, sums.of_revenue(), add=_REVENUE_SUMS)

@@ -9,6 +9,7 @@ from datetime import UTC, timedelta
 import grpc
 from prometheus_client import Counter, Gauge
 
+from common.cancellation import heed_cancellation
 from common.db import Database
 from common.log import describe_failure
 from services.query import figures, repository
@@ -227,12 +228,3 @@ def _describe(error: Exception) -> dict[str, str]:
     if isinstance(error, grpc.aio.AioRpcError):
         return {"code": error.code().name}
     return describe_failure(error)
-
-
-def heed_cancellation() -> None:
-    """End the task if it was cancelled and has missed it."""
-    # Python 3.11's `asyncio.wait_for`, with which the driver connects, drops a
-    # cancellation that comes as it ends. A projector that missed its own would go on for ever.
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError

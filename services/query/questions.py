@@ -28,6 +28,7 @@ from shoptrail.query.v1 import (
     attribution_pb2,
     carts_pb2,
     export_pb2,
+    loss_pb2,
     query_pb2,
     reconciliation_pb2,
     trend_pb2,
@@ -62,6 +63,7 @@ RangeRequest: TypeAlias = (
     | query_pb2.ReportRetentionRequest
     | trend_pb2.ReportTrendRequest
     | carts_pb2.ReportCartsRequest
+    | loss_pb2.ReportLossRequest
 )
 SpanRequest: TypeAlias = (
     query_pb2.ReportFunnelRequest

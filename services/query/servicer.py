@@ -18,7 +18,7 @@ from common.interceptors.wrap import Context
 from common.page_token import PageTokens, read_page_size
 from services.query import report_rows, repository, silence
 from services.query.amounts import as_amount
-from services.query.answers import attribution, carts, describe, export, reconciliation, trend
+from services.query.answers import attribution, carts, describe, export, loss, reconciliation, trend
 from services.query.columns import EventColumns, Scope
 from services.query.freshness import Cursor, Sightings
 from services.query.identities import anonymous_subject, user_subject
@@ -48,6 +48,7 @@ from shoptrail.query.v1 import (
     attribution_pb2,
     carts_pb2,
     export_pb2,
+    loss_pb2,
     query_pb2,
     query_pb2_grpc,
     reconciliation_pb2,
@@ -435,6 +436,14 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
         response.as_of.CopyFrom(self._as_of(cursors))
         return response
 
+    async def ReportLoss(
+        self, request: loss_pb2.ReportLossRequest, context: Context
+    ) -> loss_pb2.ReportLossResponse:
+        cursors = await self._columns.cursors()
+        response = await loss.answer(request, self._questions, self._columns)
+        response.as_of.CopyFrom(self._as_of(cursors))
+        return response
+
     async def ReportCarts(
         self, request: carts_pb2.ReportCartsRequest, context: Context
     ) -> carts_pb2.ReportCartsResponse:
@@ -581,21 +590,13 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
                 ):
                     if (measure, name) in counts:
                         counts[measure, name][period] = count
-            before = question.previous
-            previous_total_count = await repository.count_all(
-                snapshot,
-                replace(
-                    selection, first_quarter=before.first_quarter, end_quarter=before.end_quarter
-                ),
-            )
             previous = {
                 (measure, name): count
-                for measure, name, _, count in (
-                    await repository.count_by_period(snapshot, of_ranked, before)
-                    if counts and previous_total_count
-                    else ()
+                for measure, name, _, count in await repository.count_by_period(
+                    snapshot, selection, question.previous
                 )
             }
+        previous_total_count = sum(previous.values())
         return _Counted(ranked, counts, total_count, previous, previous_total_count, cursors)
 
     async def ListEvents(

@@ -1,7 +1,8 @@
-"""Measures Query: how fast it follows the log, and how long its reports take.
+"""Measures Query: how fast it follows the log, how late it is, and how long its reports take.
 
-`make bench-query` runs it. All figures of a table are of the same run, one after the other, and
-each report stands beside the plain SQL over raw events that gives the same.
+`make bench-query` runs it. All figures of a table are of the same run, one after the other. Beside
+what reports take stands what the straightforward SQL over raw events takes, and what a column
+store in the same process takes at the least, without people joined across their browsers.
 """
 
 from __future__ import annotations
@@ -10,48 +11,69 @@ import argparse
 import asyncio
 import json
 import random
+import re
+import secrets
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from statistics import median
-from time import perf_counter
+from statistics import median, quantiles
+from time import perf_counter, process_time
 from typing import Any
+from uuid import UUID
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import text
 
 from common.db import Database, open_database
 from common.migrate import upgrade
-from common.uid import new_uid
-from services.query import figures, report_rows, repository
-from services.query.columns import Dimension, Scope, Step
+from common.page_token import PageTokens
+from common.uid import new_uid, parse_uid
+from deploy.local import mariadb
+from services.query import figures, repository
+from services.query.column_keeper import ColumnKeeper
 from services.query.duck import DuckColumns
-from services.query.freshness import Cursor
+from services.query.freshness import Cursor, Sightings
 from services.query.projection import fold
-from services.query.quarters import quarter_of
-from services.query.report_rows import Range
-from services.query.reports import Stretch
-from services.query.repository import Selection
-from services.query.tallies import EVENT_TYPES
+from services.query.projector import Projector
+from services.query.servicer import QueryServicer
+from shoptrail.ingest.v1 import ingest_pb2
 from shoptrail.ingest.v1.event_pb2 import Event, EventType
+from shoptrail.query.v1 import attribution_pb2, carts_pb2, trend_pb2
+from shoptrail.query.v1 import query_pb2 as pb
+from shoptrail.query.v1.report_pb2 import Interval, ProductRanking, SessionBreakdown
+from tests.bench.machine import describe_run
 
 END = datetime(2026, 4, 1, tzinfo=UTC)
 DAYS = 90
 PAGE = 4000
 NAMES = [("Product Viewed", 60), ("Product Added", 12), ("Order Completed", 3), ("", 25)]
+STORES = [new_uid("sto") for _ in range(20)]
+PRODUCTS = 500
+
+_RESULTS = Path(__file__).parent / "RESULTS.md"
+_SECTION = re.compile(r"<!-- query -->.*<!-- /query -->", re.DOTALL)
+_LAG_SECONDS = 10
+_SECONDS_A_REPORT = 4.0
+_LEAST_TIMES, _MOST_TIMES = 5, 100
+
+Ask = Callable[[], Awaitable[object]]
 
 
 def shop_events(count: int, *, seed: int) -> Iterator[Event]:
     """Visits to a few stores, a quarter of all to one, as they come in: nearly in order."""
     chance = random.Random(seed)  # noqa: S311 - nothing secret
-    stores = [new_uid("sto") for _ in range(20)]
     kinds = [name for name, weight in NAMES for _ in range(weight)]
     begin = END - timedelta(days=DAYS)
     for number in range(count):
-        store_uid = stores[0] if chance.random() < 0.25 else chance.choice(stores)
+        store_uid = STORES[0] if chance.random() < 0.25 else chance.choice(STORES)
         name = chance.choice(kinds)
-        product = f"p{chance.randrange(500)}"
+        # A few products are what most look at.
+        product = f"p{min(int(chance.paretovariate(0.8)), PRODUCTS)}"
         words: dict[str, Any] = {
             "context": {
                 "page": {"path": f"/{product}", "url": f"https://shop.example/{product}"},
@@ -59,6 +81,8 @@ def shop_events(count: int, *, seed: int) -> Iterator[Event]:
             },
             "properties": {"product_id": product, "name": product, "price": 9.5},
         }
+        if chance.random() < 0.02:
+            words["context"]["campaign"] = {"source": "news", "name": f"c{chance.randrange(9)}"}
         if name == "Order Completed":
             words["properties"] = {
                 "order_id": f"o{number}",
@@ -84,136 +108,347 @@ def shop_events(count: int, *, seed: int) -> Iterator[Event]:
         yield event
 
 
-async def fill(database: Database, columns: DuckColumns, events: list[Event]) -> dict[str, float]:
-    """Project the events; returns the seconds that each part took."""
-    seconds = dict.fromkeys(("read", "figures", "listing", "columns"), 0.0)
-    async with database.begin() as transaction:
-        await repository.add_first_generation(transaction)
-        await repository.add_cursors(transaction, 1, shard_count=1)
-    memory = figures.Memory()
-    for start in range(0, len(events), PAGE):
-        began = perf_counter()
-        projection = fold(events[start : start + PAGE], shard=0, after_position=start)
-        read = perf_counter()
-        async with database.begin() as transaction:
+class Filling:
+    """Projects events as the projector does, and notes what each part takes of the processor."""
+
+    def __init__(self, database: Database, columns: DuckColumns, events: Iterator[Event]) -> None:
+        self._database = database
+        self._keeper = ColumnKeeper(database, columns)
+        self._events = events
+        self._memory = figures.Memory()
+        self.position = 0
+        self.seconds = dict.fromkeys(("reading", "figures", "listing", "columns"), 0.0)
+        self.wall_seconds = 0.0
+
+    async def fill_up_to(self, count: int) -> None:
+        async with self._database.begin() as transaction:
+            await repository.add_first_generation(transaction)
+            await repository.add_cursors(transaction, 1, shard_count=1)
+        while self.position < count:
+            page = list(islice(self._events, min(PAGE, count - self.position)))
+            began = perf_counter()
+            await self._project(page)
+            self.wall_seconds += perf_counter() - began
+            start = process_time()
+            while await self._keeper.copy_page():
+                pass
+            self.seconds["columns"] += process_time() - start
+
+    async def _project(self, page: list[Event]) -> None:
+        times = [process_time()]
+        projection = fold(page, shard=0, after_position=self.position)
+        times.append(process_time())
+        async with self._database.begin() as transaction:
             await repository.lock_generation(transaction, 1)
-            old, new = Cursor(0, start, None), Cursor(0, projection.position, None)
-            assert await repository.move_cursor(transaction, 1, old, new)
-            await figures.add_facts(transaction, 1, projection.facts, memory)
-            folded = perf_counter()
+            known = (await repository.list_cursors(transaction, 1))[0]
+            moved = Cursor(0, projection.position, projection.events[-1].receive_time)
+            assert await repository.move_cursor(transaction, 1, known, moved)
+            await figures.add_facts(transaction, 1, projection.facts, self._memory)
+            times.append(process_time())
             await repository.add_events(transaction, projection.events)
-        listed = perf_counter()
-        await columns.add(new, projection.facts)
-        seconds["read"] += read - began
-        seconds["figures"] += folded - read
-        seconds["listing"] += listed - folded
-        seconds["columns"] += perf_counter() - listed
-    return seconds
+        times.append(process_time())
+        for part, begin, end in zip(self.seconds, times, times[1:], strict=False):
+            self.seconds[part] += end - begin
+        self.position = projection.position
 
 
-async def timed(ask: Callable[[], Awaitable[object]], *, times: int = 15) -> tuple[float, float]:
-    """The median and the longest time of an answer, in milliseconds, once warm."""
+class PacedLog:
+    """As much of Ingest as the projector calls: a log that grows at a rate."""
+
+    def __init__(self, events: Sequence[Event], *, rate: int) -> None:
+        self._events = events
+        self._rate = rate
+        self._began = perf_counter()
+        self._seen = 0
+        self.lags: list[float] = []
+        """How many seconds after it came each event was committed."""
+
+    async def ReadLog(
+        self, request: ingest_pb2.ReadLogRequest, timeout: float
+    ) -> ingest_pb2.ReadLogResponse:
+        after, now = request.after_position, perf_counter()
+        # All before it are committed, or it wouldn't ask.
+        self.lags += [
+            now - self._began - position / self._rate for position in range(self._seen, after)
+        ]
+        self._seen = after
+        while (head := self._head()) <= after < len(self._events):  # noqa: ASYNC110 - only time passes
+            await asyncio.sleep(0.005)
+        if after >= len(self._events):
+            await asyncio.sleep(0.05)
+        head = min(head, len(self._events))
+        return ingest_pb2.ReadLogResponse(
+            events=self._events[after : min(head, after + request.page_size)],
+            head_position=head,
+            as_of_time=Timestamp(seconds=int(END.timestamp())),
+            shard_count=1,
+        )
+
+    def _head(self) -> int:
+        return int((perf_counter() - self._began) * self._rate)
+
+
+async def measure_lag(url: str, rate: int) -> tuple[float, float, float]:
+    """The median and the 99th percentile of the lag at a rate, and the processor's load."""
+    await upgrade("query", url)
+    database = open_database(url)
+    events = list(shop_events(rate * _LAG_SECONDS, seed=2))
+    log: Any = PacedLog(events, rate=rate)
+    began, start = perf_counter(), process_time()
+    projecting = asyncio.create_task(Projector(database, log, sightings=Sightings()).run())
+    until = began + 5 * _LAG_SECONDS
+    while len(log.lags) < len(events) and perf_counter() < until:  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0.05)
+    load = (process_time() - start) / (perf_counter() - began)
+    projecting.cancel()
+    await asyncio.wait([projecting])
+    await database.dispose()
+    return median(log.lags), quantiles(log.lags, n=100)[98], load
+
+
+async def timed(ask: Ask) -> tuple[float, float]:
+    """The median and the 99th percentile of an answer's time, in milliseconds, once warm."""
     await ask()
-    took = []
-    for _ in range(times):
-        began = perf_counter()
+    took: list[float] = []
+    began = perf_counter()
+    while len(took) < _LEAST_TIMES or (
+        len(took) < _MOST_TIMES and perf_counter() - began < _SECONDS_A_REPORT
+    ):
+        start = perf_counter()
         await ask()
-        took.append(1000 * (perf_counter() - began))
-    return median(took), max(took)
+        took.append(1000 * (perf_counter() - start))
+    return median(took), sorted(took)[min(int(len(took) * 0.99), len(took) - 1)]
 
 
-def questions(
-    database: Database, columns: DuckColumns, store_uid: str
-) -> dict[str, Callable[[], Awaitable[object]]]:
-    """The reports that are measured, and the plain SQL beside them."""
-    first, end = quarter_of(END - timedelta(days=30)), quarter_of(END)
-    asked = Range(1, store_uid, first, end)
-    days = Stretch(0, 30, first, 96)
-    selection = Selection(1, store_uid, first, end, EVENT_TYPES)
-    scope = Scope(store_uid, END - timedelta(days=90), END)
-    steps = [Step(1, "Product Viewed"), Step(1, "Product Added"), Step(1, "Order Completed")]
+async def once(ask: Ask) -> float:
+    """What an answer takes, in milliseconds: of three, the middle."""
+    took = []
+    for _ in range(3):
+        start = perf_counter()
+        await ask()
+        took.append(1000 * (perf_counter() - start))
+    return median(took)
 
-    async def in_snapshot(ask: Callable[[Any], Awaitable[object]]) -> object:
-        async with database.read() as snapshot:
-            return await ask(snapshot)
 
-    raw = text(
-        "SELECT name, date(occur_time), count(*) FROM recorded_events"
-        " WHERE store_uid = :store AND occur_time >= :start AND occur_time < :end GROUP BY 1, 2"
-    ).bindparams(
-        store=scope_key(store_uid),
-        start=(END - timedelta(days=30)).replace(tzinfo=None).isoformat(" "),
-        end=END.replace(tzinfo=None).isoformat(" "),
-    )
+def reports(servicer: QueryServicer, end: datetime) -> dict[str, Ask]:
+    """What is asked, as the gateway would: of the store with a quarter of all events."""
+    context: Any = None  # None of these look at it.
+
+    def span(days: int) -> dict[str, Any]:
+        first, last = Timestamp(), Timestamp()
+        first.FromDatetime(end - timedelta(days=days))
+        last.FromDatetime(end)
+        return {"store_uid": STORES[0], "start_time": first, "end_time": last}
+
+    steps = ["Product Viewed", "Product Added", "Order Completed"]
+    by_entry = SessionBreakdown.SESSION_BREAKDOWN_ENTRY_PAGE
+    by_views = ProductRanking.PRODUCT_RANKING_VIEWS
+    day, hour, week = Interval.INTERVAL_DAY, Interval.INTERVAL_HOUR, Interval.INTERVAL_WEEK
+    ask = servicer
+    of_month, of_quarter = span(30), span(90)
     return {
-        "counts by day, plain SQL": lambda: in_snapshot(lambda s: s.execute(raw)),
-        "counts by day": lambda: in_snapshot(
-            lambda s: repository.count_by_period(s, selection, days)
+        "counts by day": lambda: ask.CountEvents(
+            pb.CountEventsRequest(**of_month, interval=day), context
         ),
-        "visitors by day": lambda: in_snapshot(
-            lambda s: report_rows.count_visitors_by_period(s, asked, days)
+        "counts by hour, 7 days": lambda: ask.CountEvents(
+            pb.CountEventsRequest(**span(7), interval=hour), context
         ),
-        "revenue by day": lambda: in_snapshot(
-            lambda s: report_rows.sum_revenue(s, asked, days, (1, 2))
+        "visitors by day": lambda: ask.CountVisitors(
+            pb.CountVisitorsRequest(**of_month, interval=day), context
         ),
-        "sessions by day": lambda: in_snapshot(lambda s: report_rows.sum_sessions(s, asked, days)),
-        "products": lambda: in_snapshot(
-            lambda s: report_rows.rank_products_by_orders(s, asked, limit=50)
+        "revenue by day": lambda: ask.ReportRevenue(
+            pb.ReportRevenueRequest(**of_month, interval=day), context
         ),
-        "funnel, 90 days": lambda: columns.funnel(
-            scope, steps, window=timedelta(days=7), breakdown=None, limit=100
+        "sessions by day": lambda: ask.ReportSessions(
+            pb.ReportSessionsRequest(**of_month, interval=day), context
         ),
-        "retention, 13 weeks": lambda: columns.retention(
-            scope,
-            [END - timedelta(weeks=week) for week in range(13, -1, -1)],
-            first=None,
-            again=steps[2],
+        "sessions by entry page": lambda: ask.ReportSessions(
+            pb.ReportSessionsRequest(**of_month, breakdown=by_entry), context
         ),
-        "breakdown by page, 90 days": lambda: columns.break_down(
-            scope, None, Dimension.PAGE, limit=100
+        "products by orders": lambda: ask.ReportProducts(
+            pb.ReportProductsRequest(**of_month), context
+        ),
+        "products by views": lambda: ask.ReportProducts(
+            pb.ReportProductsRequest(**of_month, ranking=by_views), context
+        ),
+        "funnel, 90 days": lambda: ask.ReportFunnel(
+            pb.ReportFunnelRequest(**of_quarter, steps=steps), context
+        ),
+        "retention by week, 90 days": lambda: ask.ReportRetention(
+            pb.ReportRetentionRequest(**of_quarter, interval=week, again=steps[2]), context
+        ),
+        "trend by page": lambda: ask.ReportTrend(
+            trend_pb2.ReportTrendRequest(**of_month, breakdown="page"), context
+        ),
+        "breakdown by a property, 90 days": lambda: ask.BreakDownEvents(
+            pb.BreakDownEventsRequest(**of_quarter, breakdown="properties.product_id"), context
+        ),
+        "carts": lambda: ask.ReportCarts(carts_pb2.ReportCartsRequest(**of_month), context),
+        "attribution": lambda: ask.ReportAttribution(
+            attribution_pb2.ReportAttributionRequest(**of_month), context
         ),
     }
 
 
-def scope_key(store_uid: str) -> bytes:
-    """The store's uid as it stands in the database."""
-    from common.uid import parse_uid
+def plain_sql(database: Database, end: datetime) -> dict[str, Ask]:
+    """The same of the listing, as one would write it first."""
+    in_range = "store_uid = :store AND occur_time >= :start AND occur_time < :end"
+    after = f"""SELECT s.anonymous_id, min(e.occur_time) AS time FROM {{}} s
+        JOIN recorded_events e ON e.anonymous_id = s.anonymous_id AND e.name = '{{}}'
+        AND e.occur_time > s.time AND {in_range} GROUP BY s.anonymous_id"""
+    statements = {
+        "counts by day": (
+            30,
+            f"SELECT name, date(occur_time), count(*) FROM recorded_events WHERE {in_range}"
+            " GROUP BY name, date(occur_time)",
+        ),
+        "visitors by day": (
+            30,
+            f"SELECT date(occur_time), count(DISTINCT anonymous_id) FROM recorded_events"
+            f" WHERE {in_range} GROUP BY date(occur_time)",
+        ),
+        "funnel, 90 days": (
+            90,
+            f"WITH viewed AS (SELECT anonymous_id, min(occur_time) AS time FROM recorded_events"
+            f" WHERE {in_range} AND name = 'Product Viewed' GROUP BY anonymous_id),"
+            f" added AS ({after.format('viewed', 'Product Added')}),"
+            f" ordered AS ({after.format('added', 'Order Completed')})"
+            " SELECT (SELECT count(*) FROM viewed), (SELECT count(*) FROM added),"
+            " (SELECT count(*) FROM ordered)",
+        ),
+    }
 
-    return parse_uid("sto", store_uid)
-
-
-async def measure(event_count: int, database_url: str | None) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        url = database_url or f"sqlite+aiosqlite:///{directory}/query.db"
-        await upgrade("query", url)
-        database = open_database(url)
-        columns = DuckColumns(Path(directory) / "columns.duckdb")
-        events = list(shop_events(event_count, seed=1))
-        seconds = await fill(database, columns, events)
-        whole = sum(seconds.values())
-        lines = [f"{event_count:,} events, {url.partition(':')[0]}", "", "| part | µs an event |"]
-        lines += ["| --- | --- |"]
-        lines += [f"| {part} | {1e6 * took / event_count:.0f} |" for part, took in seconds.items()]
-        lines += [f"| in all | {1e6 * whole / event_count:.0f} |", ""]
-        lines += ["| report | median ms | longest ms |", "| --- | --- | --- |"]
-        store_uid = max(
-            {event.store_uid for event in events},
-            key=lambda one: sum(event.store_uid == one for event in events[:2000]),
+    async def ask(days: int, statement: str) -> object:
+        bound = text(statement).bindparams(
+            store=parse_uid("sto", STORES[0]),
+            start=(end - timedelta(days=days)).replace(tzinfo=None).isoformat(" "),
+            end=end.replace(tzinfo=None).isoformat(" "),
         )
-        for name, ask in questions(database, columns, store_uid).items():
-            middle, longest = await timed(ask)
-            lines.append(f"| {name} | {middle:.1f} | {longest:.1f} |")
-        sys.stdout.write("\n".join([*lines, ""]))
-        await columns.close()
-        await database.dispose()
+        async with database.read() as snapshot:
+            return (await snapshot.execute(bound)).all()
+
+    return {name: partial(ask, days, statement) for name, (days, statement) in statements.items()}
+
+
+def column_store(columns: DuckColumns, end: datetime) -> dict[str, Ask]:
+    """The same of the columns, by hand: what an embedded column store takes at the least."""
+    in_range = "store = $store AND time >= $start AND time < $end"
+    days = "time // 86400000000"
+    statements = {
+        "counts by day": (30, f"SELECT name, {days}, count(*) FROM events_2 WHERE {in_range}"),
+        "visitors by day": (
+            30,
+            f"SELECT {days}, count(DISTINCT browser) FROM events_2 WHERE {in_range}",
+        ),
+        "products by views": (
+            30,
+            "SELECT json_extract_string(properties, '/product_id'), count(*) FROM events_2"
+            f" WHERE name = 'Product Viewed' AND {in_range}",
+        ),
+    }
+
+    def ask(days: int, statement: str) -> Awaitable[object]:
+        start, last = (
+            int(time.timestamp() * 1_000_000) for time in (end - timedelta(days=days), end)
+        )
+        store = UUID(bytes=parse_uid("sto", STORES[0]))
+        return columns._ask(
+            f"{statement} GROUP BY ALL", {"store": store, "start": start, "end": last}
+        )
+
+    return {name: partial(ask, days, statement) for name, (days, statement) in statements.items()}
+
+
+async def table_of_reports(
+    database: Database, columns: DuckColumns, end: datetime, *, compare: bool
+) -> list[str]:
+    servicer = QueryServicer(
+        database,
+        sightings=Sightings(),
+        columns=columns,
+        page_tokens=PageTokens(bytes(32)),
+        now=lambda: end,
+    )
+    sql = plain_sql(database, end) if compare else {}
+    limit = column_store(columns, end)
+    lines = [
+        "| report, 30 days if it doesn't say | median ms | p99 ms | plain SQL ms | columns ms |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, ask in reports(servicer, end).items():
+        middle, longest = await timed(ask)
+        others = [f"{await once(asks[name]):.1f}" if name in asks else "" for asks in (sql, limit)]
+        lines.append(f"| {name} | {middle:.1f} | {longest:.1f} | {' | '.join(others)} |")
+    return lines
+
+
+@asynccontextmanager
+async def database_urls(directory: Path, *, on_mariadb: bool) -> AsyncIterator[list[str]]:
+    """Two empty databases of Query's."""
+    if not on_mariadb:
+        yield [f"sqlite+aiosqlite:///{directory}/query{number}.db" for number in range(2)]
+        return
+    passwords = {"query": secrets.token_hex(8), "ingest": secrets.token_hex(8)}
+    async with mariadb.running(
+        directory / "mariadb", passwords=passwords, migration_passwords=passwords
+    ) as server:
+        # The other's schema is as good as any.
+        yield [server.migration_url(service) for service in passwords]
+
+
+async def measure(event_counts: Sequence[int], rate: int, *, on_mariadb: bool) -> str:
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        async with database_urls(directory, on_mariadb=on_mariadb) as (url, other_url):
+            await upgrade("query", url)
+            database = open_database(url)
+            columns = DuckColumns(directory / "columns.duckdb")
+            whole = max(event_counts)
+            filling = Filling(database, columns, shop_events(whole, seed=1))
+            lines = [describe_run(), f"- {'MariaDB' if on_mariadb else 'SQLite'}", ""]
+            for count in sorted(event_counts):
+                await filling.fill_up_to(count)
+                # As far as the events have come by then.
+                end = END - timedelta(days=DAYS) * (1 - count / whole)
+                lines += [f"After {count:,} events:", ""]
+                compare = count == min(event_counts)
+                lines += [*await table_of_reports(database, columns, end, compare=compare), ""]
+            lines += ["| part of following the log | µs of processor an event |", "| --- | --- |"]
+            lines += [
+                f"| {part} | {1e6 * took / whole:.0f} |" for part, took in filling.seconds.items()
+            ]
+            followed = whole / filling.wall_seconds
+            lines += ["", f"Projected, without the columns: {followed:,.0f} events a second.", ""]
+            middle, highest, load = await measure_lag(other_url, rate)
+            lines.append(
+                f"At {rate:,} events a second, for {_LAG_SECONDS} s, an event is in the figures"
+                f" {middle:.2f} s after it came (median), {highest:.2f} s at the 99th percentile,"
+                f" with {load:.0%} of a processor in this process."
+            )
+            await columns.close()
+            await database.dispose()
+    return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=200_000)
-    parser.add_argument("--database-url", help="an empty schema; if not given, SQLite")
+    """Measure, print, and write into RESULTS.md if told to."""
+    parser = argparse.ArgumentParser(prog="make bench-query", description=__doc__)
+    parser.add_argument(
+        "--events",
+        type=int,
+        nargs="+",
+        default=[200_000],
+        help="how many; at each of several numbers the reports are measured (200000)",
+    )
+    parser.add_argument("--rate", type=int, default=5000, help="at which lag is measured (5000)")
+    parser.add_argument("--mariadb", action="store_true", help="not SQLite, but a private MariaDB")
+    parser.add_argument("--write", action="store_true", help="the tables into RESULTS.md")
     arguments = parser.parse_args()
-    asyncio.run(measure(arguments.events, arguments.database_url))
+    table = asyncio.run(measure(arguments.events, arguments.rate, on_mariadb=arguments.mariadb))
+    sys.stdout.write(f"{table}\n")
+    if arguments.write:
+        section = f"<!-- query -->\n{table}\n<!-- /query -->"
+        _RESULTS.write_text(_SECTION.sub(lambda _: section, _RESULTS.read_text()))
 
 
 if __name__ == "__main__":

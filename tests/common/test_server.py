@@ -232,3 +232,20 @@ def test_a_server_with_an_rpc_that_has_no_rule_does_not_start() -> None:
 
     with pytest.raises(ValueError, match=r"no access rule for /grpc\.health\.v1\.Health/Check"):
         rules_of([name])
+
+
+@pytest.mark.parametrize("wire", [b"\x0a\xff", b"\xff" * 9, b"\x0a\x02\xc3\x28"])
+async def test_bytes_that_are_no_message_are_refused_and_nothing_of_them_is_told(
+    connect: Connect, handler: Handler, wire: bytes
+) -> None:
+    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = connect("operator").unary_unary(
+        f"/{KEYS}/GetStore"
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call(wire, timeout=5)
+
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert refused.value.details() == (
+        "The request is not valid. request: is no message of this method"
+    )
+    assert handler.seen is None

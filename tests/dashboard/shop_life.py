@@ -87,7 +87,7 @@ def _visit(luck: random.Random, number: int, time: datetime) -> Iterator[dict[st
     if luck.random() < 0.3:
         return
     yield event("Page", "page", path=f"/p/{product}", url=f"https://shop.example/p/{product}")
-    viewed = {"product_id": product, "name": name, "price": float(price)}
+    viewed = {"product_id": product, "name": name, "price": float(price), "currency": "EUR"}
     yield event("Product Viewed", **viewed)
     if luck.random() < 0.62:
         return

@@ -156,6 +156,43 @@ async def test_rejected_events_are_fixed_and_replayed(
     assert [event["name"] for event in events] == ["Product Viewed"] * 3
 
 
+async def test_the_shop_s_own_list_is_held_against_what_events_told(
+    mesh: RunningMesh, visiting: Visiting
+) -> None:
+    shop = await mesh.new_shop()
+    await send(mesh, shop, [_order("o-1", 68.9), _order("o-2", 12.5), _order("o-3", 7.0)])
+    visit = await visiting(shop.secret_key)
+    page = visit.page
+    await visit.go("reconcile?range=today")
+    listed = "order_id,total,currency\no-1,68.90,EUR\no-2,12.51,EUR\no-4,1.00,EUR\n"
+    file: Any = {"name": "paid.csv", "mimeType": "text/csv", "buffer": listed.encode()}
+    await page.get_by_label("File").set_input_files(file)
+    await page.get_by_role("button", name="Compare").click()
+
+    for field, expected in {"equal": 1, "missing": 1, "extra": 1, "wrong_amount": 1}.items():
+        await expect(page.locator(f"[data-orders={field}_count]")).to_have_text(str(expected))
+    differing = page.get_by_role("group", name="Differing orders").get_by_role("row")
+    await expect(differing.filter(has_text="o-2")).to_contain_text("€12.51€12.50")
+    await expect(page.get_by_text("Your list €82.41, events €88.40")).to_be_visible()
+
+
+async def test_orders_are_put_down_to_what_led_to_them(
+    mesh: RunningMesh, visiting: Visiting
+) -> None:
+    shop = await mesh.new_shop()
+    campaign = {"source": "newsletter", "medium": "email", "name": "tea"}
+    came = {"type": "page", "userId": "ada", "context": {"campaign": campaign}}
+    await send(mesh, shop, [came, _track("Product Added", "ada"), _order("o-1", 68.9)])
+    visit = await visiting(shop.secret_key)
+    page = visit.page
+    await visit.go("attribution?range=today")
+    row = page.get_by_role("row").filter(has_text="newsletter / email / tea")
+    await expect(row).to_contain_text("€68.90")
+
+    await visit.go("carts?range=today")
+    await expect(page.locator("[data-carts=ordered_count]")).to_have_text("1")
+
+
 async def test_a_link_shows_another_the_same_view(visiting: Visiting, busy_shop: Shop) -> None:
     visit = await visiting(busy_shop.secret_key)
     page = visit.page
@@ -298,6 +335,11 @@ async def test_an_operator_chooses_a_store_and_runs_a_job(
 
 def _track(name: str, user: str) -> dict[str, Any]:
     return {"type": "track", "event": name, "userId": user}
+
+
+def _order(order_id: str, total: float) -> dict[str, Any]:
+    properties = {"order_id": order_id, "total": total, "currency": "EUR"}
+    return _track("Order Completed", "ada") | {"properties": properties}
 
 
 def _forgive_refusals(visit: Visit) -> None:

@@ -203,6 +203,21 @@ async def test_a_store_may_fill_half_of_the_room_and_leaves_the_rest_to_others()
     assert coalescer.count_waiting_events() == 0
 
 
+async def test_who_may_have_no_more_wait_is_told_before_its_events_are_read() -> None:
+    ingest = FakeIngest()
+    coalescer = Coalescer(ingest, time.monotonic)  # type: ignore[arg-type]  # a fake
+    coalescer.require_room("")
+    sending = await fill(coalescer, ingest)
+
+    with pytest.raises(Overloaded):
+        coalescer.require_room("")
+    coalescer.require_room("quiet")
+
+    ingest.let_go.set()
+    await asyncio.gather(*sending)
+    coalescer.require_room("")
+
+
 async def test_stores_take_turns() -> None:
     ingest = FakeIngest()
     coalescer = Coalescer(ingest, time.monotonic)  # type: ignore[arg-type]  # a fake

@@ -6,13 +6,19 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
+from common.uid import new_uid
 from gateway.http_server import serve_http
 from gateway.storefront_files import BUILT
+from services.query.duck import DuckColumns
+from services.query.freshness import Cursor
+from services.query.projection import fold
 from tests.gateway.conftest import WRITE_KEY, Mesh, Running
 from tests.gateway.conftest import channels as channels
 from tests.gateway.conftest import clock as clock
@@ -22,6 +28,7 @@ from tests.gateway.conftest import mesh as mesh
 from tests.gateway.conftest import settings as settings
 from tests.gateway.conftest import standing_mesh as standing_mesh
 from tests.sdks.conftest import arrived
+from tests.services.query.fake_ingest import happened
 
 _SECONDS = 20
 
@@ -139,3 +146,18 @@ def sent_twice(mesh: Mesh) -> int:
     """How many events reached Ingest more than once."""
     count = sum(len(submission.payloads) for submission in mesh.appended)
     return count - len(arrived(mesh))
+
+
+async def losses_of(events: list[dict[str, Any]]) -> tuple[int, int]:
+    """How many events the report on losses says have arrived, and how many not."""
+    now = datetime.now(UTC)
+    store_uid = new_uid("sto")
+    recorded = [happened(store_uid, at=now, payload=msgspec.json.encode(event)) for event in events]
+    for position, event in enumerate(recorded, start=1):
+        event.position = position
+    projection = fold(recorded, shard=0, after_position=0)
+    columns = DuckColumns()
+    await columns.add(Cursor(0, projection.position, None), projection.facts)
+    losses = await columns.losses(store_uid, [now - timedelta(days=1), now + timedelta(days=1)])
+    await columns.close()
+    return sum(loss.arrived_count for loss in losses), sum(loss.lost_count for loss in losses)

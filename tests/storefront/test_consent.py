@@ -91,6 +91,22 @@ async def test_who_takes_consent_back_is_forgotten(
     assert number_of(events[1]) == 1
 
 
+async def test_an_objection_is_remembered_where_no_consent_is_asked_for(
+    shop: Shop, mesh: Mesh, visitor: BrowserContext
+) -> None:
+    page = await visitor.new_page()
+    await page.goto(shop.put("/"))
+    await events_when(mesh, 1)
+    await page.evaluate("shoptrail.consent(false)")
+    await page.goto(shop.put("/next"))
+    await ready(page)
+    await settle(page)
+    assert await page.evaluate(KEPT) == ["shoptrail.consent"]
+    await page.evaluate("shoptrail.consent(true), shoptrail.track('Cart Viewed')")
+
+    assert names(await events_when(mesh, 2)) == ["page", "Cart Viewed"]
+
+
 async def test_without_cookies_every_page_has_a_visitor_of_its_own(
     shop: Shop, mesh: Mesh, gateway: Running, visitor: BrowserContext
 ) -> None:

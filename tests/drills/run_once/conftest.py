@@ -90,16 +90,3 @@ async def figures(servers: Stage, request: pytest.FixtureRequest) -> AsyncIterat
         async with servers.database.read() as snapshot:
             version = await snapshot.scalar(text("SELECT VERSION()"))
         replace_block(_DOCUMENT, "figures", table.as_markdown(servers=[f"MariaDB {version}"]))
-
-
-@pytest.fixture(scope="session")
-def libfaketime() -> str:
-    """The library that gives a process another clock."""
-    found = [
-        path
-        for root in ("/usr/lib", "/usr/local/lib")
-        for pattern in ("faketime/libfaketime.so.1", "*/faketime/libfaketime.so.1")
-        for path in sorted(Path(root).glob(pattern))
-    ]
-    assert found, "libfaketime is missing: run `make libfaketime`."
-    return str(found[0])

@@ -222,3 +222,14 @@ async def test_more_events_than_a_call_may_carry_are_refused_as_a_whole(
 
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert await read_all(log) == []
+
+
+async def test_as_much_as_a_call_may_hold_is_stored(
+    ingest: ingest_pb2_grpc.IngestAsyncStub, log: ingest_pb2_grpc.IngestAsyncStub
+) -> None:
+    large = [viewed(f"m{number}", note="x" * 30_000) for number in range(330)]
+
+    assert verdicts(await ingest.Append(batch(*large), timeout=20)) == [ACCEPTED] * 330
+    again = await ingest.Append(batch(viewed("new"), *large), timeout=20)
+    assert verdicts(again) == [ACCEPTED] + [DUPLICATE] * 330
+    assert len(await read_all(log, page_size=500)) == 331

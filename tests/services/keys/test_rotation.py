@@ -320,6 +320,17 @@ async def test_secret_keys_have_no_origins_and_no_period(scene: Scene) -> None:
     assert (await refusal_of(scene.operator.UpdateKey(change, timeout=5))).fields == fields
 
 
+async def test_a_period_beyond_all_time_is_refused(scene: Scene) -> None:
+    store = await new_store(scene)
+    key = (await made(scene, store)).key
+    change = pb.UpdateKeyRequest(
+        store_uid=store.uid, key_uid=key.uid, rotate_period=Duration(seconds=2**63 - 1)
+    )
+
+    refusal = await refusal_of(scene.operator.UpdateKey(change, timeout=5))
+    assert refusal.fields == {"rotate_period"}
+
+
 async def test_a_deleted_key_is_hidden_does_not_work_and_can_be_restored(scene: Scene) -> None:
     created = await new_key(scene, await new_store(scene))
     aim: dict[str, Any] = {"store_uid": created.key.store_uid, "key_uid": created.key.uid}

@@ -44,7 +44,7 @@ class Scene:
     store_uid: str = field(default_factory=lambda: new_uid("sto"))
     position: int = 0
 
-    async def project(self, *events: Event) -> None:
+    async def project(self, *events: Event, memory: figures.Memory | None = None) -> None:
         """Bring the read models up to date with events that follow those before."""
         for offset, event in enumerate(events, start=1):
             event.position = self.position + offset
@@ -57,7 +57,7 @@ class Scene:
             as_of_time = projection.events[-1].receive_time
             moved = Cursor(0, projection.position, as_of_time)
             assert await repository.move_cursor(transaction, live, known, moved)
-            await figures.add_facts(transaction, live, projection.facts)
+            await figures.add_facts(transaction, live, projection.facts, memory)
             await repository.add_events(transaction, projection.events)
         self.position = projection.position
 

@@ -9,10 +9,16 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import BigInteger, or_, select, true
 
 from common.uid import new_uid
+from services.query.figures import Memory, add_facts
+from services.query.orders import Order
+from services.query.projection import fold
+from services.query.tables import FIGURES
 from shoptrail.ingest.v1.event_pb2 import Event
 from shoptrail.query.v1 import query_pb2
 from shoptrail.query.v1.report_pb2 import (
@@ -29,6 +35,7 @@ from tests.services.query.naive import Told
 from tests.services.query.scene import Scene
 
 HOUR = timedelta(hours=1)
+REBUILT = 2
 PERIODS = [NOON + number * HOUR for number in range(8)]
 
 browsers = st.sampled_from(["", "b1", "b2", "b3"])
@@ -130,22 +137,57 @@ def logs(draw: st.DrawFn) -> list[list[Event]]:
     return pages
 
 
-@given(pages=logs())
+@given(pages=logs(), restarts=st.sets(st.integers(0, 6)))
 @settings(
     max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 async def test_every_report_gives_what_all_events_together_give(
-    scene: Scene, pages: list[list[Event]]
+    scene: Scene, pages: list[list[Event]], restarts: set[int]
 ) -> None:
     scene.store_uid = new_uid("sto")
-    for page in pages:
+    memory = Memory()
+    before = scene.position
+    for number, page in enumerate(pages):
         for event in page:
             event.store_uid = scene.store_uid
-        await scene.project(*page)
+        if number in restarts:
+            memory = Memory()  # Who starts anew remembers nothing.
+        await scene.project(*page, memory=memory)
 
+    # Made anew, all at once and in another sequence, they are the same to the last row.
+    async with scene.database.begin() as transaction:
+        again = fold([event for page in pages for event in page], shard=0, after_position=before)
+        await add_facts(transaction, REBUILT, again.facts[::-1])
+    assert await figures_in(scene, 1) == await figures_in(scene, REBUILT)
     await assert_exact(scene, naive.read(event for page in pages for event in page))
+
+
+async def figures_in(scene: Scene, generation: int) -> dict[str, list[tuple[Any, ...]]]:
+    """The store's rows, but for sums of nothing."""
+    found = {}
+    async with scene.database.read() as snapshot:
+        for table in FIGURES:
+            kept = [column for column in table.c if column.name != "generation"]
+            numbers = [
+                column
+                for column in table.c
+                if not column.primary_key and isinstance(column.type, BigInteger)
+            ]
+            of_store = table.c.generation == generation, table.c.store_uid == scene.store_uid
+            something = or_(*(column != 0 for column in numbers)) if numbers else true()
+            rows = await snapshot.execute(
+                select(*kept).where(*of_store, something).order_by(*table.primary_key.columns)
+            )
+            # What was told of an order is the same in whatever sequence it is written down.
+            found[table.name] = [
+                (*row[:-1], msgspec.msgpack.decode(row.told, type=Order))
+                if table.name == "orders"
+                else tuple(row)
+                for row in rows
+            ]
+    return found
 
 
 async def test_the_sequence_in_which_events_arrive_changes_nothing(scene: Scene) -> None:
@@ -249,13 +291,13 @@ async def assert_sessions(scene: Scene, told: Sequence[Told]) -> None:
 
 async def assert_revenue(scene: Scene, told: Sequence[Told]) -> None:
     lines, _ = naive.ledger(told)
-    await assert_ledger(scene, lines, None)
+    await assert_ledger(scene, lines, Trust.TRUST_UNSPECIFIED)
     for trust in Trust.TRUST_CLAIMED, Trust.TRUST_CONFIRMED:
         await assert_ledger(scene, [line for line in lines if line.trust == trust], trust)
 
 
 async def assert_ledger(
-    scene: Scene, lines: Sequence[naive.LedgerLine], trust: Trust.ValueType | None
+    scene: Scene, lines: Sequence[naive.LedgerLine], trust: Trust.ValueType
 ) -> None:
     report = await scene.query.ReportRevenue(
         query_pb2.ReportRevenueRequest(**_range_of(scene), trust=trust), **_call(scene)

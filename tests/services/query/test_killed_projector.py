@@ -17,7 +17,7 @@ from shoptrail.query.v1.query_pb2 import CountEventsRequest
 from tests.services.query.fake_ingest import NOON, FakeIngest, happened, timestamp
 from tests.services.query.scene import ReadingFrom, Scene
 from tests.services.query.test_projector import following
-from tests.services.query.test_rebuild import figures_of
+from tests.services.query.test_rebuild import figures_of, shopping
 
 ROOT = Path(__file__).parents[3]
 EVENTS, KILLS = 800, 100
@@ -29,8 +29,14 @@ def url_of(database: Database) -> str:
 
 
 async def test_a_projector_that_is_killed_a_hundred_times_changes_no_figure(
-    database: Database,
+    database: Database, tmp_path: Path
 ) -> None:
+    events = shopping(EVENTS, seed=3)
+    for position, event in enumerate(events, start=1):
+        event.position = position
+    log = tmp_path / "log"
+    log.write_text("\n".join(event.SerializeToString().hex() for event in events))
+
     killing = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.services.query.killed_projector"),
         *(url_of(database), str(log), str(KILLS)),
@@ -58,24 +64,24 @@ async def test_a_long_log_is_caught_up_with_while_answers_are_given(
     scene: Scene, reading_from: ReadingFrom
 ) -> None:
     ingest = FakeIngest()
-    ingest.page_size = 250
-    ingest.add(*(happened(scene.store_uid, f"Step {number % 5}") for number in range(6000)))
+    ingest.page_size = 125
+    ingest.add(*(happened(scene.store_uid, f"Step {number % 5}") for number in range(3000)))
     request = CountEventsRequest(
         start_time=timestamp(NOON), end_time=timestamp(NOON.replace(hour=13))
     )
-    positions = []
+    positions: list[int] = []
 
     async with reading_from(ingest) as stub:
         projector = Projector(scene.database, stub, sightings=scene.sightings)
         async with following(projector):
             async with asyncio.timeout(60):
-                while not positions or positions[-1] < 6000:
+                while not positions or positions[-1] < 3000:
                     async with asyncio.timeout(5):
                         report = await scene.count(request)
                     # Whatever is there by then, it is all of it.
                     assert report.total_count == report.as_of.position
                     positions.append(report.as_of.position)
 
-    assert positions[0] < 6000  # It answered before it had read all.
+    assert positions[0] < 3000  # It answered before it had read all.
     assert len(set(positions)) > 3
     assert positions == sorted(positions)

@@ -44,6 +44,13 @@ export function onSignedOut(listener: () => void): void {
   whenSignedOut = listener;
 }
 
+/** Whether there still is a session; where there isn't, the door is shown. */
+export async function isSignedIn(): Promise<boolean> {
+  const answer = await call("get", "/v1/session", undefined, undefined).catch(() => null);
+  if (answer === undefined) whenSignedOut();
+  return answer !== undefined;
+}
+
 async function call(
   verb: string,
   url: string,

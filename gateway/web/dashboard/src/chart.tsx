@@ -44,14 +44,16 @@ export function Chart(props: {
   format: (value: number) => string;
   axis?: (value: number) => string;
   height?: number;
+  /** Whether the last period is not over yet: then the way to it is dotted. */
+  open?: boolean;
 }): JSX.Element {
-  const { times, interval, zone, lines, format } = props;
+  const { times, interval, zone, lines, format, open = false } = props;
   const place = useRef<HTMLDivElement>(null);
   const tip = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const [asTable, setAsTable] = useState(false);
   const theme = document.documentElement.dataset.theme ?? "";
-  const key = JSON.stringify([times, lines, interval, zone, theme, asTable]);
+  const key = JSON.stringify([times, lines, interval, zone, theme, asTable, open]);
 
   useEffect(() => {
     const element = place.current;
@@ -80,6 +82,12 @@ export function Chart(props: {
       box.style.left = `${Math.max(4, Math.min(room, left + 12))}px`;
       box.style.top = "14px";
     };
+    // What is whole, and the way from there to a period that is not over.
+    const drawn = lines.flatMap((line) => {
+      const ends = open && !line.faint && times.length > 1;
+      const whole = { line, dotted: false, ends };
+      return ends ? [whole, { line, dotted: true, ends }] : [whole];
+    });
     const options: uPlot.Options = {
       width: element.clientWidth,
       height,
@@ -124,8 +132,16 @@ export function Chart(props: {
       ],
       series: [
         {},
-        ...lines.map((line): uPlot.Series => {
+        ...drawn.map(({ line, dotted }): uPlot.Series => {
           const color = style(line.color ?? (line.faint ? "--before" : "--accent"));
+          if (dotted) {
+            return {
+              stroke: color,
+              width: 2,
+              dash: [2, 4],
+              points: { show: true, size: 6, fill: style("--card") },
+            };
+          }
           return {
             label: line.name,
             stroke: color,
@@ -142,7 +158,12 @@ export function Chart(props: {
     };
     const data: uPlot.AlignedData = [
       times.map((_, index) => index),
-      ...lines.map((line) => times.map((_, index) => line.values[index] ?? null)),
+      ...drawn.map(({ line, dotted, ends }) =>
+        times.map((_, index) => {
+          const isPart = dotted ? index >= times.length - 2 : index < times.length - (ends ? 1 : 0);
+          return isPart ? (line.values[index] ?? null) : null;
+        }),
+      ),
     ];
     const chart = new uPlot(options, data, element);
     plot.current = chart;

@@ -23,6 +23,7 @@ export function difference(now: number, before: number): string | null {
 /** An exact decimal amount; it is never made a floating-point number. */
 export function money(amount: string, currency: string): string {
   if (amount === "") return "–";
+  if (currency === "XXX") return `${whole.format(amount as Intl.StringNumericLiteral)} (no currency)`;
   try {
     const format = new Intl.NumberFormat(undefined, {
       style: "currency",

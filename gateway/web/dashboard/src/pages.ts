@@ -5,6 +5,8 @@ import type { JSX } from "preact";
 import type { Session } from "./session";
 import type { View } from "./url";
 import { Acquisition } from "./pages/acquisition";
+import { Attribution } from "./pages/attribution";
+import { Carts } from "./pages/carts";
 import { Delivery } from "./pages/delivery";
 import { Events } from "./pages/events";
 import { Funnel } from "./pages/funnel";
@@ -13,6 +15,7 @@ import { Keys } from "./pages/keys";
 import { Live } from "./pages/live";
 import { Overview } from "./pages/overview";
 import { Products } from "./pages/products";
+import { Reconcile } from "./pages/reconcile";
 import { Rejected } from "./pages/rejected";
 import { Retention } from "./pages/retention";
 import { Searches } from "./pages/searches";
@@ -45,6 +48,8 @@ export const PAGES: Page[] = [
   { path: "funnel", title: "Funnel", key: "f", ranged: "range", show: Funnel, ...REPORTS },
   { path: "products", title: "Products", key: "p", ranged: "range", show: Products, ...REPORTS },
   { path: "acquisition", title: "Acquisition", key: "a", ranged: "compared", show: Acquisition, ...REPORTS },
+  { path: "attribution", title: "Attribution", key: "b", ranged: "range", show: Attribution, ...REPORTS },
+  { path: "carts", title: "Carts", key: "c", ranged: "compared", show: Carts, ...REPORTS },
   { path: "retention", title: "Retention", key: "t", ranged: "range", show: Retention, ...REPORTS },
   { path: "searches", title: "Searches", key: "s", ranged: "range", show: Searches, ...REPORTS },
   { path: "live", title: "Live", key: "l", ranged: false, show: Live, ...EVENTS },
@@ -52,6 +57,7 @@ export const PAGES: Page[] = [
   { path: "events", title: "Catalogue", key: "e", ranged: "range", show: Events, ...EVENTS, scopes: ["reports:read"] },
   { path: "rejected", title: "Rejected", key: "r", ranged: false, show: Rejected, ...EVENTS },
   { path: "delivery", title: "Delivery", key: "d", ranged: "range", show: Delivery, ...EVENTS, scopes: ["reports:read"] },
+  { path: "reconcile", title: "Reconcile", key: "m", ranged: "range", show: Reconcile, ...EVENTS, scopes: ["reports:read"] },
   { path: "keys", title: "Keys", key: "k", ranged: false, show: Keys, group: "Operate", scopes: ["keys:read"], ofStore: true },
   { path: "jobs", title: "Jobs", key: "j", ranged: false, show: Jobs, group: "Operate", scopes: ["cron:run"], ofStore: false },
 ];

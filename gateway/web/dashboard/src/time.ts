@@ -4,6 +4,8 @@ export interface Range {
   start: Date;
   end: Date;
   interval: "HOUR" | "DAY" | "WEEK";
+  /** Whether its last period is not over yet. */
+  open: boolean;
 }
 
 const HOUR = 3_600_000;
@@ -94,7 +96,7 @@ export function rangeOf(
   const until = (start: number, end = now): Range => {
     const days = (end - start) / DAY;
     const interval = days <= 2.1 ? "HOUR" : days <= 92 ? "DAY" : "WEEK";
-    return { start: new Date(start), end: new Date(end), interval };
+    return { start: new Date(start), end: new Date(end), interval, open: end >= now };
   };
   switch (preset) {
     case "today":
@@ -134,6 +136,7 @@ export function comparedWith(range: Range, comparison: Comparison, zone: string)
     start: new Date(timeAt(walls[0] - shift, zone)),
     end: new Date(timeAt(walls[1] - shift, zone)),
     interval: range.interval,
+    open: false,
   };
 }
 

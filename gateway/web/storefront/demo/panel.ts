@@ -61,11 +61,11 @@ export function panel(): HTMLElement {
     while (list.children.length > MOST_SHOWN) list.lastElementChild?.remove();
   }
 
-  function judge(status: number, answer: { results?: Result[] } | undefined, events: Tracked[]): void {
-    events.forEach((event) => {
-      const known = shown.get(event.messageId);
+  function judge(status: number, answer: { results?: Result[] } | undefined, ids: string[]): void {
+    ids.forEach((id) => {
+      const known = shown.get(id);
       if (!known) return;
-      const result = answer?.results?.find((each) => each.messageId === event.messageId);
+      const result = answer?.results?.find((each) => each.messageId === id);
       const word = status === 200 ? (result?.verdict ?? "accepted") : status ? `${status}, again soon` : "no network";
       known.verdict.className = `state ${status === 200 ? word : "waiting"}`;
       known.verdict.textContent = result?.code ? `${word}: ${result.code}` : word;
@@ -138,7 +138,7 @@ export function panel(): HTMLElement {
   document.addEventListener("shoptrail", (news) => {
     const { detail } = news as CustomEvent;
     if (detail.event) show(detail.event as Tracked);
-    else judge(detail.status, detail.answer, detail.events as Tracked[]);
+    else judge(detail.status, detail.answer, detail.ids as string[]);
   });
   document.addEventListener("visibilitychange", () => void look());
   void look();

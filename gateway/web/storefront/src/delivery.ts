@@ -98,8 +98,7 @@ async function sendBatch(): Promise<boolean> {
 
 /** Whether the gateway has answered for the events. */
 async function send(entries: queue.Entry[]): Promise<boolean> {
-  const texts = entries.map(([, text]) => text);
-  const body = `{"writeKey":${JSON.stringify(key)},"sentAt":"${new Date().toISOString()}","batch":[${texts}]}`;
+  const body = `{"writeKey":${JSON.stringify(key)},"sentAt":"${new Date().toISOString()}","batch":[${entries.map(([, text]) => text)}]}`;
   const bytes = queue.sizeOf(body);
   const keepalive = bytes + keptAlive < 65e3;
   const abort = new AbortController();
@@ -125,7 +124,7 @@ async function send(entries: queue.Entry[]): Promise<boolean> {
   }
   clearTimeout(limit);
   if (keepalive) keptAlive -= bytes;
-  tell({ status, answer, events: texts.map((text) => JSON.parse(text) as object) });
+  tell({ status, answer, ids: entries.map(([id]) => id) });
   const unreadable = status === 400 || status === 413;
   // A hotel's network answers 200 to anything.
   if ((status === 200 && answer?.success) || (unreadable && entries.length < 2)) {

@@ -40,10 +40,13 @@ export interface Options {
   context?: Properties;
 }
 
-/** What an event `shoptrail` of `document` tells: that something was tracked, or sent. */
+/**
+ * What an event `shoptrail` of `document` tells: that something was tracked, or what became of
+ * those events with these message ids. The status is 0 if there was no answer.
+ */
 export type News =
   | { event: Properties }
-  | { status: number; answer?: Answer; events: Properties[] };
+  | { status: number; answer: Answer | undefined; ids: string[] };
 
 /** Tells Shoptrail what happens in a page. */
 export interface Tracker extends EcommerceMethods {
@@ -113,6 +116,7 @@ export function createTracker(settings: Settings): Tracker {
       context: {
         page: where(),
         locale: navigator.language,
+        userAgent: navigator.userAgent,
         library: { name: "shoptrail.js", version: VERSION },
         groupId: g,
         consent: typeof categories === "object" ? { categoryPreferences: categories } : undefined,
@@ -168,8 +172,10 @@ export function createTracker(settings: Settings): Tracker {
       delivery.permit(enabled);
       visitor.reset(domain);
       if (!cookieless) queue.clear();
+      // Where the shop asks first, no word is a refusal. Elsewhere it must be remembered.
+      if (settings.consent) device.remove("consent");
+      else device.write("consent", "false");
       device.allow(false);
-      device.remove("consent");
       device.remove("wait");
     },
     flush: delivery.flush,

@@ -129,7 +129,8 @@ export function Acquisition({ view }: PageProps): JSX.Element {
                       ]
                     : []),
                 ]}
-                format={count}
+                open={view.range.open}
+                  format={count}
               />
             </Card>
             <Card

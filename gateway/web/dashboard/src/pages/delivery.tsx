@@ -125,6 +125,7 @@ export function Delivery({ view }: PageProps): JSX.Element {
                   values: sums(field),
                   color,
                 }))}
+                open={view.range.open}
                 format={count}
               />
             </Card>

@@ -7,21 +7,18 @@ import { get, type Schemas } from "../api";
 import { Sparkline } from "../chart";
 import { setExporter } from "../csv";
 import { useData } from "../data";
-import { ago, count, dateTime, percent } from "../format";
+import { ago, count, dateTime, percent, spoken } from "../format";
 import type { PageProps } from "../pages";
 import { asked, askedWhole, numbers } from "../reports";
 import { Card, Empty, HowToSend, Show } from "../ui";
 import { follow, linkTo } from "../url";
 
-type Described = Schemas["query.EventDescription"];
+type Property = Schemas["query.PropertyDescription"];
 
-/** Whether an event that used to come has stopped: four times its usual pause have passed. */
-export function isSilent(event: Described, end: number): boolean {
-  const [first, last] = [Date.parse(event.first_time ?? ""), Date.parse(event.last_time ?? "")];
-  const times = Number(event.event_count);
-  if (times < 20) return false;
-  const pause = (last - first) / (times - 1);
-  return end - last > Math.max(4 * pause, 6 * 3_600_000);
+/** What a property's drift is called; empty if it has not changed. */
+function driftOf(property: Property): string {
+  const drift = property.drift;
+  return drift === "DRIFT_UNSPECIFIED" ? "" : spoken(drift, "DRIFT_").toLowerCase();
 }
 
 export function Events({ view }: PageProps): JSX.Element {
@@ -37,12 +34,12 @@ export function Events({ view }: PageProps): JSX.Element {
     setExporter(() => ({
       name: "events",
       rows: [
-        ["Type", "Event", "Count", "First", "Last", "Property", "Events with it", "Types"],
+        ["Type", "Event", "Count", "First", "Last", "Silent since", "Property", "Events with it", "Types", "Change"],
         ...(loaded.data?.events ?? []).flatMap((event) => {
-          const own = [event.type, event.name, Number(event.event_count), event.first_time ?? "", event.last_time ?? ""];
+          const own = [event.type, event.name, Number(event.event_count), event.first_time ?? "", event.last_time ?? "", event.silent_since ?? ""];
           return event.properties.length
-            ? event.properties.map((each) => [...own, each.name, Number(each.event_count), each.types.join(" ")])
-            : [[...own, "", "", ""]];
+            ? event.properties.map((each) => [...own, each.name, Number(each.event_count), each.types.join(" "), driftOf(each)])
+            : [[...own, "", "", "", ""]];
         }),
       ],
     }));
@@ -61,6 +58,8 @@ export function Events({ view }: PageProps): JSX.Element {
               {events.map((event) => {
                 const line = series.find((each) => each.name === event.name && each.type === event.type);
                 const mixed = event.properties.filter((each) => each.types.filter((type) => type !== "null").length > 1);
+                const drifted = event.properties.filter((each) => driftOf(each));
+                const was = Number(event.previous_event_count);
                 return (
                   <li key={`${event.type} ${event.name}`}>
                     <details>
@@ -72,15 +71,19 @@ export function Events({ view }: PageProps): JSX.Element {
                           <Sparkline values={numbers(line?.counts ?? [])} />
                         </span>
                         <span class="row">
-                          {isSilent(event, view.range.end.getTime()) && (
-                            <span class="badge warn">silent since {ago(event.last_time)}</span>
+                          {event.silent_since && (
+                            <span class="badge bad" title={dateTime(event.silent_since, view.zone)}>
+                              silent, last {ago(event.silent_since)}
+                            </span>
                           )}
+                          {drifted.length > 0 && <span class="badge warn">changed</span>}
                           {mixed.length > 0 && <span class="badge bad">mixed types</span>}
                         </span>
                       </summary>
                       <div class="inside">
                         <p class="soft small">
-                          First {dateTime(event.first_time, view.zone)}, last {dateTime(event.last_time, view.zone)}.{" "}
+                          First {dateTime(event.first_time, view.zone)}, last {dateTime(event.last_time, view.zone)};{" "}
+                          {count(was)} in the period before.{" "}
                           <a href={linkTo("funnel", { step: [event.name, "Order Completed"] })} onClick={follow}>
                             Begin a funnel with it
                           </a>
@@ -94,6 +97,7 @@ export function Events({ view }: PageProps): JSX.Element {
                                 <tr>
                                   <th scope="col">Property</th>
                                   <th scope="col">Types</th>
+                                  <th scope="col">Change</th>
                                   <th scope="col" class="num">In events</th>
                                 </tr>
                               </thead>
@@ -106,7 +110,18 @@ export function Events({ view }: PageProps): JSX.Element {
                                         <span key={type} class={mixed.includes(each) ? "badge bad" : "badge"}>{type}</span>
                                       ))}
                                     </td>
-                                    <td class="num">{percent(Number(each.event_count) / Number(event.event_count))}</td>
+                                    <td>
+                                      {driftOf(each) && (
+                                        <span class="badge warn">
+                                          {driftOf(each)}
+                                          {each.previous_types.length > 0 && `, was ${each.previous_types.join(" or ")}`}
+                                        </span>
+                                      )}
+                                    </td>
+                                    <td class="num">
+                                      {Number(event.event_count) > 0 &&
+                                        percent(Number(each.event_count) / Number(event.event_count))}
+                                    </td>
                                   </tr>
                                 ))}
                               </tbody>

@@ -220,7 +220,7 @@ function Result({ steps, rows }: { steps: string[]; rows: Row[] }): JSX.Element 
   }
   const last = sums[sums.length - 1] ?? 0;
   return (
-    <>
+    <div class="stack">
       <Card
         title={`${percent(last / first)} get all the way`}
         tools={<span class="soft small">{count(last)} of {count(first)} people</span>}
@@ -255,6 +255,6 @@ function Result({ steps, rows }: { steps: string[]; rows: Row[] }): JSX.Element 
           <Table label="The funnel by value" columns={columns} rows={rows} keyOf={(row) => row.value} />
         </Card>
       )}
-    </>
+    </div>
   );
 }

@@ -3,7 +3,7 @@
 import type { JSX } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
-import { address, get, type Schemas } from "../api";
+import { address, get, isSignedIn, type Schemas } from "../api";
 import { setExporter } from "../csv";
 import { EventRow, type Recorded } from "../event_row";
 import { count, timeOfDay } from "../format";
@@ -65,14 +65,27 @@ export function Live({ view }: PageProps): JSX.Element {
         ),
       () => undefined,
     );
-    const source = new EventSource(address("/v1/stores/{store_uid}/events:live", store));
-    source.onopen = () => setState("on");
-    source.onerror = () => setState("off");
-    source.onmessage = (message: MessageEvent<string>) => {
+    let source: EventSource;
+    let again: ReturnType<typeof setTimeout> | undefined;
+    let last = "";
+    const connect = (): void => {
+      const from = last ? { page_token: last } : {};
+      source = new EventSource(address("/v1/stores/{store_uid}/events:live", store, from));
+      source.onopen = () => setState("on");
+      source.onmessage = take;
+      source.onerror = () => {
+        setState("off");
+        // After an answer that is no stream browsers give up; after a lost one they don't.
+        if (source.readyState !== EventSource.CLOSED) return;
+        again = setTimeout(() => void isSignedIn().then((stays) => stays && connect()), 2000);
+      };
+    };
+    const take = (message: MessageEvent<string>): void => {
+      last = message.lastEventId;
       const told = JSON.parse(message.data) as { accepted: Recorded[]; rejected: Refused[] };
       const added = [
-        ...told.accepted.map(accepted).reverse(),
         ...told.rejected.map(rejected).reverse(),
+        ...told.accepted.map(accepted).reverse(),
       ];
       if (!added.length) return;
       setCounted((before) => ({
@@ -84,7 +97,11 @@ export function Live({ view }: PageProps): JSX.Element {
         setWaiting(held.current.length);
       } else show(added);
     };
-    return () => source.close();
+    connect();
+    return () => {
+      clearTimeout(again);
+      source.close();
+    };
   }, [view.store]);
 
   const resume = (): void => {

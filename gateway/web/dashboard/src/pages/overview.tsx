@@ -7,15 +7,16 @@ import { get } from "../api";
 import { Chart, Sparkline, type Line } from "../chart";
 import { setExporter } from "../csv";
 import { useData } from "../data";
-import { count, difference, money, percent, period, short, shortMoney } from "../format";
+import { count, dateTime, difference, money, percent, period, short, shortMoney } from "../format";
 import type { PageProps } from "../pages";
-import { asked, askedWhole, both, numbers } from "../reports";
+import { asked, askedWhole, both, numbers, type Asked } from "../reports";
 import type { Range } from "../time";
 import { COMPARISONS } from "../time";
 import { Bars, Card, Empty, HowToSend, Show } from "../ui";
 import { linkTo, setParameters } from "../url";
 
 interface Figures {
+  asOf: string | undefined;
   times: string[];
   visitors: { total: number; periods: number[] };
   sessions: { total: number; periods: number[] };
@@ -53,30 +54,39 @@ const LISTS = [
 
 export function Overview({ view }: PageProps): JSX.Element {
   const store = { store_uid: view.store };
-  const load = async (range: Range, signal: AbortSignal): Promise<Figures> => {
+  const loadRange = async (range: Range, signal: AbortSignal): Promise<Figures> => {
     const query = asked(range, view);
-    const [visitors, sessions, revenue] = await Promise.all([
-      get("/v1/stores/{store_uid}/reports/visitors", store, query, signal),
-      get("/v1/stores/{store_uid}/reports/sessions", store, query, signal),
-      get("/v1/stores/{store_uid}/reports/revenue", store, query, signal),
-    ]);
+    const load = (asking: Asked) =>
+      Promise.all([
+        get("/v1/stores/{store_uid}/reports/visitors", store, asking, signal),
+        get("/v1/stores/{store_uid}/reports/sessions", store, asking, signal),
+        get("/v1/stores/{store_uid}/reports/revenue", store, asking, signal),
+      ]);
+    const [visitors, sessions, revenue] = await load(query);
+    // As far into its last day as we are into ours, for a comparison that is fair.
+    const [exactVisitors, exactSessions, exactRevenue] =
+      view.range.open && range !== view.range && range.interval === "DAY"
+        ? await load({ ...query, interval: "INTERVAL_HOUR" })
+        : [visitors, sessions, revenue];
     const times = visitors.period_times;
+    const totals = new Map(exactRevenue.currencies.map((each) => [each.currency, each.total]));
     const currencies = revenue.currencies
       .map((each) => ({
         currency: each.currency,
-        orders: Number(each.total?.order_count ?? 0),
-        net: each.total?.net ?? "0.00",
-        average: each.total?.average_order ?? "",
+        orders: Number(totals.get(each.currency)?.order_count ?? 0),
+        net: totals.get(each.currency)?.net ?? "0.00",
+        average: totals.get(each.currency)?.average_order ?? "",
         netPeriods: each.periods.map((figures) => Number(figures.net)),
         averagePeriods: each.periods.map((figures) => Number(figures.average_order || 0)),
         orderPeriods: each.periods.map((figures) => Number(figures.order_count)),
       }))
       .sort((a, b) => b.orders - a.orders);
     return {
+      asOf: visitors.as_of?.time,
       times,
-      visitors: { total: Number(visitors.visitor_count), periods: numbers(visitors.counts) },
+      visitors: { total: Number(exactVisitors.visitor_count), periods: numbers(visitors.counts) },
       sessions: {
-        total: Number(sessions.total?.session_count ?? 0),
+        total: Number(exactSessions.total?.session_count ?? 0),
         periods: sessions.periods.map((figures) => Number(figures.session_count)),
       },
       currencies,
@@ -88,7 +98,7 @@ export function Overview({ view }: PageProps): JSX.Element {
       },
     };
   };
-  const figures = useData(view.text, (signal) => both(view, (range) => load(range, signal)));
+  const figures = useData(view.text, (signal) => both(view, (range) => loadRange(range, signal)));
   return (
     <div class="stack">
       <Show of={figures}>
@@ -204,7 +214,7 @@ function Glance(props: {
         {metrics.map((each) => {
           const change = each.before === undefined ? null : difference(each.now, each.before);
           const grew = each.before !== undefined && each.now > each.before;
-          const was = each.before === undefined ? "" : each.format(each.before);
+          const was = each.before === undefined ? "" : each.axis(each.before);
           return (
             <button
               key={each.key}
@@ -217,7 +227,9 @@ function Glance(props: {
               }
             >
               <span class="label">{each.label}</span>
-              <span class="value" data-metric={each.key}>{each.value}</span>
+              <span class={each.value.length > 9 ? "value long" : "value"} data-metric={each.key}>
+                {each.value}
+              </span>
               <span class="than">
                 {change && each.now !== each.before && (
                   <span class={grew ? "up" : "down"}>{change}</span>
@@ -230,7 +242,7 @@ function Glance(props: {
                   </span>
                 )}
               </span>
-              <Sparkline values={each.periods} />
+              <Sparkline values={view.range.open ? each.periods.slice(0, -1) : each.periods} />
             </button>
           );
         })}
@@ -261,13 +273,17 @@ function Glance(props: {
           lines={lines}
           format={metric.format}
           axis={metric.axis}
+          open={view.range.open}
         />
-        {before && before.times[0] && (
-          <p class="soft small">
-            Compared with {period(before.times[0], "DAY", view.zone)} to{" "}
-            {period(before.times[before.times.length - 1] ?? before.times[0], "DAY", view.zone)}
-          </p>
-        )}
+        <p class="soft small">
+          {now.asOf && <>Holds what was stored before {dateTime(now.asOf, view.zone)}. </>}
+          {before?.times[0] && (
+            <>
+              Compared with {period(before.times[0], "DAY", view.zone)} to{" "}
+              {period(before.times[before.times.length - 1] ?? before.times[0], "DAY", view.zone)}.
+            </>
+          )}
+        </p>
       </Card>
     </div>
   );

@@ -115,6 +115,7 @@ function Chosen(props: {
   const [patch, setPatch] = useState("");
   const [raw, setRaw] = useState(false);
   const [busy, setBusy] = useState("");
+  const [done, setDone] = useState(0);
   const [failure, setFailure] = useState<ApiError>();
   const [tried, setTried] = useState<Tried>();
   // Once fixed, events no longer have the fault by which they were found.
@@ -125,6 +126,7 @@ function Chosen(props: {
 
   const attempt = async (did: string, work: () => Promise<void>): Promise<void> => {
     setBusy(did);
+    setDone(0);
     setFailure(undefined);
     try {
       await work();
@@ -152,6 +154,7 @@ function Chosen(props: {
           });
         }
         token = answer.next_page_token;
+        setDone(events.length);
       } while (token);
       setTried({ did: dryRun ? "would be" : "were", events });
       if (dryRun) return;
@@ -181,6 +184,7 @@ function Chosen(props: {
             });
           }
           token = answer.next_page_token;
+          setDone(events.length);
         } while (token);
       }
       setTried({ did: dryRun ? "would be replayed" : "were replayed", events });
@@ -248,7 +252,7 @@ function Chosen(props: {
                 Try it
               </button>
               <button type="button" class="primary" disabled={!!busy || !ready} onClick={() => void fix(false)}>
-                {busy === "fix" ? "Fixing…" : "Fix"}
+                {busy === "fix" ? `Fixing… ${count(done)}` : "Fix"}
               </button>
               <button
                 type="button"
@@ -271,7 +275,7 @@ function Chosen(props: {
                 disabled={!!busy}
                 onClick={() => void replay(false)}
               >
-                {busy === "replay" ? "Replaying…" : fixedUids.length ? `Replay ${count(fixedUids.length)} fixed` : "Replay as they are"}
+                {busy === "replay" ? `Replaying… ${count(done)}` : fixedUids.length ? `Replay ${count(fixedUids.length)} fixed` : "Replay as they are"}
               </button>
               <span class="soft small">A replay done twice stores once.</span>
             </div>
