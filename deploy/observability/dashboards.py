@@ -67,6 +67,7 @@ _SERVICES: list[Panel] = [
 _BEHIND: list[Panel] = [
     ("Events not in reports yet", "short", "min by (shard) (query_projector_lag_events)"),
     ("Events into reports", "short", "sum by (shard) (rate(query_projector_events_total[5m]))"),
+    ("What journals hold", "bytes", "sum by (shard) (ingest_journal_bytes)"),
     ("Generation that answers", "short", "max(query_projector_generation)"),
     ("Overdue jobs", "short", "max by (job) (cron_overdue)"),
     (

@@ -152,22 +152,30 @@ async def standing_street(
         await stack.enter_async_context(pods.proxied(by_name[EDGE], hosts))
         http = await stack.enter_async_context(edge_client(by_name[EDGE]))
 
-        async def serves() -> bool:
-            return (await http.get("/openapi.json")).status_code == 200
+        know_keys(mesh)
 
-        await eventually(serves)
+        async def serves() -> bool:
+            event = {"event": "Viewed", "anonymousId": "a", "messageId": "first"}
+            headers = {"Authorization": f"Bearer {WRITE_KEY}"}
+            return (await http.post("/v1/track", json=event, headers=headers)).status_code == 200
+
+        await eventually(serves, seconds=30)
         yield Street(pods, by_name[EDGE], gateway, services, mesh, http)
 
 
 @pytest.fixture
 def street(standing_street: Street) -> Street:
     """Keys knows a publishable key of a store, and a secret one with all scopes."""
-    mesh = standing_street.mesh
-    mesh.forget()
+    standing_street.mesh.forget()
+    know_keys(standing_street.mesh)
+    return standing_street
+
+
+def know_keys(mesh: Mesh) -> None:
+    """Have Keys and Ingest answer as they do for a store with two keys."""
     mesh.keys_by_text[WRITE_KEY] = publishable_key("key_1", STORE)
     mesh.keys_by_text[SECRET_KEY] = api_key_pb2.ApiKey(
         uid="key_2", store_uid=STORE, scopes=ALL_SCOPES
     )
     mesh.keys.answers["VerifyKey"] = mesh.verify_key
     mesh.ingest.answers["Append"] = mesh.append
-    return standing_street

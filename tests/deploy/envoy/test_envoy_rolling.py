@@ -337,7 +337,10 @@ async def test_a_scheduled_task_is_traced_to_redis(
         names = {span.name for _, span in collector[0].of_trace(trace_id).values()}
         return {"EVAL", "INSERT", "shoptrail.maintenance.v1.Maintenance/RunCron"} <= names
 
-    await eventually(traced, seconds=30)
+    try:
+        await eventually(traced, seconds=30)
+    except TimeoutError:
+        pytest.fail("\n".join(collector[0].describe(trace_id)))
 
 
 @pytest.fixture
