@@ -14,7 +14,13 @@ from common.access import methods_of, rule_of
 from shoptrail.access.v1 import access_pb2
 
 PAGE = Path(__file__).parent.parent / "docs" / "access.md"
-SERVICES = ("ingest", "query", "keys", "maintenance")
+CONTRACTS = (
+    "shoptrail.ingest.v1.Ingest",
+    "shoptrail.query.v1.Query",
+    "shoptrail.keys.v1.Keys",
+    "shoptrail.maintenance.v1.Maintenance",
+    "shoptrail.maintenance.v1.Privacy",
+)
 
 _HEAD = """\
 # Who may call what
@@ -35,14 +41,17 @@ def describe_access() -> str:
 
 
 def _describe_services() -> Iterator[str]:
-    for service in SERVICES:
-        importlib.import_module(f"shoptrail.{service}.v1.{service}_pb2")
-        yield f"## {service.capitalize()}\n"
-        if service == "maintenance":
+    for contract in CONTRACTS:
+        package, _, name = contract.rpartition(".")
+        importlib.import_module(f"{package}.{name.lower()}_pb2")
+        yield f"## {name}\n"
+        if name == "Maintenance":
             yield "Served by each of the four services, for its own jobs.\n"
+        if name == "Privacy":
+            yield "Served by Maintenance alone.\n"
         yield "| RPC | callers | scopes | HTTP |"
         yield "| --- | --- | --- | --- |"
-        for method in methods_of(f"shoptrail.{service}.v1.{service.capitalize()}"):
+        for method in methods_of(contract):
             rule = rule_of(method)
             route = method.GetOptions().Extensions[access_pb2.http]
             verb = route.WhichOneof("pattern")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from google.protobuf.descriptor import MethodDescriptor
@@ -13,7 +14,11 @@ SERVICES = ("ingest", "query", "keys", "maintenance")
 EDGE, GATEWAY = "edge", "gateway"
 # What runs all the time and has a certificate, but for the edge.
 PROCESSES = (*SERVICES, GATEWAY)
-_JOBS = "maintenance"
+_JOBS = "shoptrail.maintenance.v1.Maintenance"
+_CONTRACTS = {
+    **{service: (f"shoptrail.{service}.v1.{service.capitalize()}", _JOBS) for service in SERVICES},
+    "maintenance": (_JOBS, "shoptrail.maintenance.v1.Privacy"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +42,8 @@ def rpcs_of(service: str) -> list[Rpc]:
             may_repeat=may_repeat(method),
             waits=_waits(method),
         )
-        for contract in dict.fromkeys((service, _JOBS))
-        for method in methods_of(_full_name(contract))
+        for contract in _CONTRACTS[service]
+        for method in _methods_of(contract)
     ]
 
 
@@ -59,9 +64,10 @@ def spiffe_id(identity: str) -> str:
     return f"spiffe://shoptrail/{identity}"
 
 
-def _full_name(contract: str) -> str:
-    importlib.import_module(f"shoptrail.{contract}.v1.{contract}_pb2")
-    return f"shoptrail.{contract}.v1.{contract.capitalize()}"
+def _methods_of(contract: str) -> Iterator[MethodDescriptor]:
+    package, _, name = contract.rpartition(".")
+    importlib.import_module(f"{package}.{name.lower()}_pb2")
+    yield from methods_of(contract)
 
 
 def _waits(method: MethodDescriptor) -> bool:

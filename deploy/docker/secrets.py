@@ -16,6 +16,9 @@ def make_secrets() -> dict[str, str]:
         "MYSQL_ROOT_PASSWORD": secrets.token_hex(16),
         "KEYS_PEPPERS": f"1:{_key()}",
         "GATEWAY_SESSION_KEY": _key(),
+        "INGEST_SUBJECT_KEY": _key(),
+        "MAINTENANCE_SUBJECT_KEY": _key(),
+        "MAINTENANCE_RECEIPT_KEY": _key(),
     }
     for service in SERVICES:
         for kind in ("DATABASE_PASSWORD", "MIGRATION_PASSWORD", "REDIS_PASSWORD"):

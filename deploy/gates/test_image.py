@@ -142,6 +142,11 @@ async def test_its_processes_start_from_what_is_in_it_and_write_nothing(
                 MAINTENANCE_DATABASE_URL=url,
                 MAINTENANCE_REDIS_URL=server.url("maintenance"),
                 MAINTENANCE_PAGE_TOKEN_KEY="0" * 64,
+                MAINTENANCE_SUBJECT_KEY="0" * 64,
+                MAINTENANCE_RECEIPT_KEY="0" * 64,
+                # Nobody is there, and for its jobs nobody needs to be.
+                MAINTENANCE_INGEST_ADDRESS="localhost:1",
+                MAINTENANCE_QUERY_ADDRESS="localhost:1",
                 MAINTENANCE_TLS_CERTIFICATE=str(tls / "tls.crt"),
                 MAINTENANCE_TLS_KEY=str(tls / "tls.key"),
                 MAINTENANCE_TLS_AUTHORITY=str(tls / "ca.crt"),

@@ -146,6 +146,8 @@ def _migration(service: str) -> Manifest:
         ["common.migrate", service],
         cpu="100m",
         memory="256Mi",
+        # PlanetScale's users can't be granted single tables: there, an overlay empties it.
+        env=[{"name": f"{service.upper()}_GRANT_TO", "value": f"'{service}'@'%'"}],
         envFrom=[{"secretRef": {"name": f"{service}-migration"}}],
     )
     # Not the service's own labels: its Service and its budget must not find it.

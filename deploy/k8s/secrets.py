@@ -52,6 +52,10 @@ def _variables(service: str) -> list[str]:
     names = ["DATABASE_URL", "REDIS_URL", "PAGE_TOKEN_KEY"]
     if service == "keys":
         names.append("PEPPERS")
+    if service in ("ingest", "maintenance"):
+        names.append("SUBJECT_KEY")
+    if service == "maintenance":
+        names.append("RECEIPT_KEY")
     return [f"{service.upper()}_{name}" for name in names]
 
 

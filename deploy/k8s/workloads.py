@@ -125,6 +125,7 @@ def _variables(process: str) -> list[Manifest]:
         GATEWAY: SERVICES,
         "ingest": ("keys",),
         "query": ("ingest", "keys"),
+        "maintenance": ("ingest", "query"),
     }
     for service in called.get(process, ()):
         values[f"{service.upper()}_ADDRESS"] = f"127.0.0.1:{EGRESS_PORTS[service]}"
