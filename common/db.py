@@ -151,6 +151,7 @@ class Database:
         self._snapshots = engine.execution_options(**{_READ_ONLY: True})
         self._is_sqlite = engine.dialect.name == "sqlite"
         self._connection_count = 0
+        self._closing: set[asyncio.Task[None]] = set()
         self._all_returned = asyncio.Event()
         self._all_returned.set()
         # SQLite has one writer at a time and lets others poll; waiting here is fair and quick.
@@ -196,13 +197,44 @@ class Database:
     async def _connection(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         self._connection_count += 1
         self._all_returned.clear()
+        connecting = asyncio.create_task(_connect(engine))
         try:
-            async with engine.connect() as connection:
-                yield connection
+            connection = await asyncio.shield(connecting)
+        except BaseException:
+            # Drivers that are cancelled while they connect leave something open: let them end.
+            closing = asyncio.create_task(self._give_up(connecting))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            raise
+        try:
+            yield connection
         finally:
-            self._connection_count -= 1
-            if not self._connection_count:
-                self._all_returned.set()
+            closing = asyncio.create_task(self._give_back(connection))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            await asyncio.shield(closing)
+
+    async def _give_up(self, connecting: asyncio.Task[AsyncConnection]) -> None:
+        await asyncio.wait([connecting])
+        if connecting.cancelled() or connecting.exception() is not None:
+            self._count_back()
+        else:
+            await self._give_back(connecting.result())
+
+    async def _give_back(self, connection: AsyncConnection) -> None:
+        try:
+            await connection.close()
+        finally:
+            self._count_back()
+
+    def _count_back(self) -> None:
+        self._connection_count -= 1
+        if not self._connection_count:
+            self._all_returned.set()
+
+
+async def _connect(engine: AsyncEngine) -> AsyncConnection:
+    return await engine.connect()
 
 
 def open_database(url: str) -> Database:

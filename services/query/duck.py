@@ -176,6 +176,7 @@ class DuckColumns:
             _remove_residue(path)
         self._connection = duckdb.connect(str(path) if path else ":memory:")
         self._writing = asyncio.Lock()
+        self._asking: set[asyncio.Future[list[Any]]] = set()
         for statement in _PREPARE:
             self._connection.execute(statement)
 
@@ -634,11 +635,14 @@ class DuckColumns:
 
     async def close(self) -> None:
         async with self._writing:
+            if self._asking:  # Of calls that were cancelled, whose threads go on.
+                await asyncio.wait(self._asking)
             self._connection.close()
 
     async def _write(self, work: Callable[..., None], *arguments: Any) -> None:
         async with self._writing:
-            running = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+            cursor = self._connection.cursor()
+            running = asyncio.ensure_future(asyncio.to_thread(work, cursor, *arguments))
             try:
                 await asyncio.shield(running)
             except asyncio.CancelledError:
@@ -654,18 +658,21 @@ class DuckColumns:
         return _Question(scope, join([(one.bytes, other.bytes) for one, other in pairs], {}))
 
     async def _ask(self, statement: str, parameters: dict[str, Any]) -> list[Any]:
-        def ask() -> list[Any]:
-            # A cursor is a connection of its own, and sees what was committed when it began.
-            with self._connection.cursor() as cursor:
+        def ask(cursor: duckdb.DuckDBPyConnection) -> list[Any]:
+            with cursor:
                 return cursor.execute(statement, parameters).fetchall()
 
-        return await asyncio.to_thread(ask)
+        # A cursor is a connection of its own, and sees what was committed when it began. It is
+        # made here, since the connection refuses what several threads ask of it at once.
+        asking = asyncio.ensure_future(asyncio.to_thread(ask, self._connection.cursor()))
+        self._asking.add(asking)
+        asking.add_done_callback(self._asking.discard)
+        return await asyncio.shield(asking)
 
-    def _add(self, cursor: Cursor, facts: Sequence[Fact]) -> None:
-        with (
-            tempfile.NamedTemporaryFile(suffix=".json") as page,
-            self._connection.cursor() as connection,
-        ):
+    def _add(
+        self, connection: duckdb.DuckDBPyConnection, cursor: Cursor, facts: Sequence[Fact]
+    ) -> None:
+        with tempfile.NamedTemporaryFile(suffix=".json") as page, connection:
             page.write(msgspec.json.Encoder().encode_lines(_rows_of(facts)))
             page.flush()
             connection.execute("BEGIN")
@@ -687,11 +694,14 @@ class DuckColumns:
             )
             connection.execute("COMMIT")
 
-    def _amend(self, shard: int, change_number: int, facts: Sequence[Fact]) -> None:
-        with (
-            tempfile.NamedTemporaryFile(suffix=".json") as page,
-            self._connection.cursor() as connection,
-        ):
+    def _amend(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        shard: int,
+        change_number: int,
+        facts: Sequence[Fact],
+    ) -> None:
+        with tempfile.NamedTemporaryFile(suffix=".json") as page, connection:
             page.write(msgspec.json.Encoder().encode_lines(_rows_of(facts)))
             page.flush()
             connection.execute("BEGIN")

@@ -147,8 +147,13 @@ async def town(
             variables["PEPPERS"] = peppers
         if pod.identity in ("ingest", "query"):
             variables["KEYS_ADDRESS"] = f"{pod.address}:{EGRESS_PORTS['keys']}"
-        if pod.identity == "query":
+        if pod.identity in ("query", "maintenance"):
             variables["INGEST_ADDRESS"] = f"{pod.address}:{EGRESS_PORTS['ingest']}"
+        if pod.identity in ("ingest", "maintenance"):
+            variables["SUBJECT_KEY"] = "0" * 64
+        if pod.identity == "maintenance":
+            variables["QUERY_ADDRESS"] = f"{pod.address}:{EGRESS_PORTS['query']}"
+            variables["RECEIPT_KEY"] = "0" * 64
         return {f"{pod.identity.upper()}_{name}": value for name, value in variables.items()}
 
     children = {

@@ -27,14 +27,18 @@ from services.ingest.subjects import SubjectDigests
 from services.keys import servicer as keys
 from services.keys.jobs import all_jobs
 from services.keys.peppers import Pepper
+from services.maintenance import privacy
+from services.maintenance.caseworker import Caseworker, Services
 from services.maintenance.jobs import maintenance_jobs
+from services.maintenance.receipts import ReceiptSigner
+from services.maintenance.subject import SubjectSeal
 from services.query import servicer as query
 from services.query.duck import DuckColumns
 from services.query.freshness import Sightings
 from services.query.jobs import query_jobs
 from shoptrail.ingest.v1 import ingest_pb2_grpc
 from shoptrail.keys.v1 import api_key_pb2, keys_pb2, keys_pb2_grpc
-from shoptrail.maintenance.v1 import maintenance_pb2_grpc
+from shoptrail.maintenance.v1 import maintenance_pb2_grpc, privacy_pb2_grpc
 from shoptrail.query.v1 import query_pb2_grpc
 from tests.conftest import Connect, Databases, Serving, key_metadata
 from tests.drills.faults.drill import SEED
@@ -68,7 +72,7 @@ async def mesh(
         "maintenance": maintenance_jobs(),
     }
     async with AsyncExitStack() as stack:
-        connects = {}
+        connects: dict[str, Connect] = {}
         for name in ("ingest", "query", "keys", "maintenance"):
             database = await stack.enter_async_context(databases(name))
             redis = open_redis(redis_urls[name])
@@ -124,10 +128,40 @@ async def mesh(
                         server,
                     )
 
+                else:
+                    add_privacy(server, database, connects, tokens)
+
             service = f"shoptrail.{name}.v1.{name.capitalize()}"
-            services = [service] if name == "maintenance" else [service, MAINTENANCE]
-            connects[service] = await stack.enter_async_context(serving(services, register))
+            beside = privacy.SERVICE if name == "maintenance" else MAINTENANCE
+            connects[service] = await stack.enter_async_context(
+                serving([service, beside], register)
+            )
+        connects[privacy.SERVICE] = connects[MAINTENANCE]
         yield connects
+
+
+def add_privacy(
+    server: grpc.aio.Server,
+    database: Database,
+    connects: Mapping[str, Connect],
+    tokens: PageTokens,
+) -> None:
+    """Privacy's own RPCs. Nobody works on its cases meanwhile."""
+    seal, signer = SubjectSeal(bytes(32)), ReceiptSigner(bytes(32), older_public_keys=())
+    services = Services(
+        ingest_pb2_grpc.IngestStub(connects[ingest.SERVICE]("maintenance")),
+        query_pb2_grpc.QueryStub(connects[query.SERVICE]("maintenance")),
+    )
+    privacy_pb2_grpc.add_PrivacyServicer_to_server(
+        privacy.PrivacyServicer(
+            database,
+            caseworker=Caseworker(database, services, seal=seal, signer=signer),
+            seal=seal,
+            signer=signer,
+            page_tokens=tokens,
+        ),
+        server,
+    )
 
 
 async def test_no_request_is_answered_with_unknown_or_internal(

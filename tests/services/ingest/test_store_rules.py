@@ -101,7 +101,7 @@ async def test_an_address_is_stored_as_the_settings_say(ingest: Stub, log: Stub)
     for mode in AddressStorage:
         await put_settings(ingest, address_storage=mode.value)
         sent = submission(viewed(mode.name, context={"ip": "203.0.113.7"}), viewed(""))
-        sent.client_ip = "198.51.100.9"
+        sent.client_ip, sent.confirmed = "198.51.100.9", True
         await ingest.Append(pb.AppendRequest(submissions=[sent]), timeout=5)
 
     found = [
