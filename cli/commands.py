@@ -333,7 +333,7 @@ def _tail(
         shown += len(new)
         if arguments.count and shown >= arguments.count:
             return ExitCode.DONE
-        time.sleep(arguments.pause)
+        time.sleep(arguments.pause)  # Till the next look; Ctrl-C ends it.
 
 
 def _seconds(text: str) -> int:
