@@ -37,11 +37,11 @@ help: ## Say what there is to make
 run: .venv/.local shoptrail/.built web $(if $(filter mysql,$(DB)),mariadb) ## Run the whole mesh here; takes PORT=8080 and DB=sqlite or DB=mysql
 	@exec $(VENV)/python -m deploy.local --port $(PORT) --database $(DB)
 
-backup: .venv/.local shoptrail/.built ## Save all data of a mesh that is stopped; takes FILE=shop.backup and DB=
-	$(VENV)/python -m deploy.local.backup save $(FILE) --database $(DB)
+backup: .venv/.local shoptrail/.built ## Save all data of a mesh that is stopped; takes FILE=shop.backup, KEYS=people.keys and DB=
+	$(VENV)/python -m deploy.local.backup save $(FILE) --database $(DB) $(if $(KEYS),--keys $(KEYS))
 
-restore: .venv/.local shoptrail/.built ## Put a backup in the place of all data; who was erased since is erased again
-	$(VENV)/python -m deploy.local.backup restore $(FILE) --database $(DB)
+restore: .venv/.local shoptrail/.built ## Put a backup in the place of all data, less who was erased since; takes FILE=, KEYS= and DB=
+	$(VENV)/python -m deploy.local.backup restore $(FILE) --database $(DB) $(if $(KEYS),--keys $(KEYS))
 
 demo-data: .venv/.local shoptrail/.built ## Give the demo store of the mesh that runs 90 days of history; takes ARGS="--days 30"
 	@$(VENV)/python -m deploy.local.demo_data $(ARGS)

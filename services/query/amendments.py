@@ -17,13 +17,14 @@ from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
 import msgspec
-from sqlalchemy import and_, delete, insert, select, tuple_, update
+from sqlalchemy import and_, delete, insert, select, tuple_
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.digest import digest_of
 from services.query.identities import Ownership, anonymous_subject, user_subject
 from services.query.orders import TELLINGS, Order, Statement
-from services.query.payload import digest_of, read_payload, text_in
+from services.query.payload import read_payload, text_in
 from services.query.projection import ALIAS, IDENTIFY, PAGE_TYPES, TRACK, Fact, type_name
 from services.query.quarters import quarter_of
 from services.query.sessions import Session, cut_into_sessions, hits_of
@@ -135,22 +136,32 @@ class _Amended:
             )
 
     async def amend_owners(self) -> None:
-        claimed: defaultdict[str, set[str]] = defaultdict(set)
+        claimed: defaultdict[str, dict[str, set[bytes]]] = defaultdict(lambda: defaultdict(set))
         for one in self._amendments:
             browser = _claimed_by(one.old)
             if browser and browser != _claimed_by(one.new):
-                claimed[one.old.event.store_uid].add(browser)
+                user = user_subject(one.old.event.user_id)
+                claimed[one.old.event.store_uid][browser].add(user)
         column = owners.c
-        for store_uid, browsers in sorted(claimed.items()):
-            for some in _in_batches(sorted(browsers)):
-                await self._transaction.execute(
-                    delete(owners).where(
-                        column.generation == self._generation,
-                        column.store_uid == store_uid,
-                        column.subject.in_([anonymous_subject(browser) for browser in some]),
-                    )
+        for store_uid, users in sorted(claimed.items()):
+            whose = and_(column.generation == self._generation, column.store_uid == store_uid)
+            subjects = {anonymous_subject(browser): browser for browser in users}
+            browsers: set[str] = set()
+            for some in _in_batches(sorted(subjects)):
+                rows = await self._transaction.execute(
+                    select(column.subject, column.user).where(whose, column.subject.in_(some))
                 )
-            claims = await self._claims_to(store_uid, browsers)
+                # Another's claim that holds was the earlier one, and holds on.
+                lost = [
+                    bytes(subject)
+                    for subject, user in rows
+                    if bytes(user) in users[subjects[bytes(subject)]]
+                ]
+                browsers |= {subjects[subject] for subject in lost}
+                await self._transaction.execute(
+                    delete(owners).where(whose, column.subject.in_(lost))
+                )
+            claims = await self._claims_to(store_uid, browsers) if browsers else {}
             if claims:
                 await self._transaction.execute(
                     insert(owners),
@@ -167,18 +178,31 @@ class _Amended:
                 )
 
     async def _claims_to(self, store_uid: str, browsers: Collection[str]) -> dict[bytes, Ownership]:
-        """Who else identified themselves there first, by the listing."""
+        """Who else identified themselves there first, by the listing.
+
+        Where to look there is told by the sessions: they have all that was done on the browser.
+        """
         column = recorded_events.c
         listed = select(
             column.type, column.user_id, column.anonymous_id, column.occur_time, column.payload
         ).where(column.store_uid == store_uid, column.user_id != "")
+        rows = await self._transaction.execute(
+            select(sessions.c.session).where(
+                sessions.c.generation == self._generation,
+                sessions.c.store_uid == store_uid,
+                sessions.c.subject.in_([anonymous_subject(one) for one in sorted(browsers)]),
+            )
+        )
+        made_of = (msgspec.msgpack.decode(row[0], type=Session) for row in rows)
+        times = sorted({hit.time for session in made_of for hit in hits_of(session)})
         found: list[Any] = []
-        for some in _in_batches(sorted(browsers)):
+        for some in _in_batches(times):
             found += await self._transaction.execute(
                 listed.where(
                     column.name == type_name(IDENTIFY),
+                    column.occur_time.in_(some),
                     column.type == IDENTIFY,
-                    column.anonymous_id.in_(some),
+                    column.anonymous_id.in_(sorted(browsers)),
                 )
             )
         found += await self._transaction.execute(
@@ -278,18 +302,30 @@ class _Amended:
                 sums[store_uid, quarter, "duration"] += sign * _duration_of(session)
 
     async def _add_to_session_sums(self, sums: Counter[tuple[str, int, str]]) -> None:
+        names = ("session_count", "bounce_count", "page_count", "duration")
+        rows = [
+            {
+                "generation": self._generation,
+                "store_uid": store_uid,
+                "quarter": quarter,
+                **{name: sums[store_uid, quarter, name] for name in names},
+            }
+            for store_uid, quarter in sorted({(store, quarter) for store, quarter, _ in sums})
+        ]
+        if not rows:
+            return
         column = session_sums.c
-        for store_uid, quarter in sorted({(store, quarter) for store, quarter, _ in sums}):
-            names = ("session_count", "bounce_count", "page_count", "duration")
-            await self._transaction.execute(
-                update(session_sums)
-                .where(
-                    column.generation == self._generation,
-                    column.store_uid == store_uid,
-                    column.quarter == quarter,
-                )
-                .values({name: column[name] + sums[store_uid, quarter, name] for name in names})
+        if self._transaction.dialect.name == "sqlite":
+            on_sqlite = sqlite.insert(session_sums)
+            statement: Any = on_sqlite.on_conflict_do_update(
+                set_={name: column[name] + on_sqlite.excluded[name] for name in names}
             )
+        else:
+            on_mysql = mysql.insert(session_sums)
+            statement = on_mysql.on_duplicate_key_update(
+                {name: column[name] + on_mysql.inserted[name] for name in names}
+            )
+        await self._transaction.execute(statement, rows)
 
     async def rename_orders(self) -> None:
         """Let orders be known by their other ids. What is told of them stays, and so their sums."""
@@ -303,7 +339,9 @@ class _Amended:
                 names[key] = new_id
                 marks[one.old.mark] = one.new.mark
                 refund = text_in(one.old.payload.properties, "refund_id")
-                refunds[key][refund] = text_in(one.new.payload.properties, "refund_id")
+                # Other events of the order may have been overwritten before, with its row.
+                for known_key in (key, (key[0], digest_of(new_id))):
+                    refunds[known_key][refund] = text_in(one.new.payload.properties, "refund_id")
         if not names:
             return
         ids = {(store, digest_of(new_id)): new_id for (store, _), new_id in names.items()}
@@ -417,6 +455,17 @@ def retold(
         refunded=refunded,
         completion_counts=order.completion_counts,
     )
+
+
+def without_people(order: Order) -> Order:
+    """The order, which doesn't say any more who told of it."""
+    statements = [
+        *order.completed.values(),
+        *order.updated.values(),
+        *order.cancelled.values(),
+        *(said for by_refund in order.refunded.values() for said in by_refund.values()),
+    ]
+    return retold(order, {}, {}, nobody={said.mark for said in statements})
 
 
 def _duration_of(session: Session) -> int:

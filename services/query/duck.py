@@ -15,6 +15,7 @@ from uuid import UUID
 import duckdb
 import msgspec
 
+from common.digest import digest_of
 from common.uid import parse_uid
 from services.query.amendments import retold
 from services.query.carts import CART_MOVES, NO_CHANGE, CartMove, read_cart_change
@@ -52,7 +53,7 @@ from services.query.orders import (
     origin_of,
     read_statement,
 )
-from services.query.payload import digest_of, text_in
+from services.query.payload import text_in
 from services.query.projection import ALIAS, IDENTIFY, TRACK, Fact
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -893,9 +894,10 @@ def _amend_orders(connection: duckdb.DuckDBPyConnection, facts: Sequence[Fact]) 
             key = store, UUID(bytes=digest_of(old_id))
             names[key] = new_id
             marks[mark.bytes] = fact.mark
-            refunds[key][text_in(properties, "refund_id")] = text_in(
-                fact.payload.properties, "refund_id"
-            )
+            refund = text_in(properties, "refund_id")
+            # Other events of the order may have been overwritten before, with its row.
+            for known_key in (key, (store, UUID(bytes=digest_of(new_id)))):
+                refunds[known_key][refund] = text_in(fact.payload.properties, "refund_id")
             if fact.user is None and fact.anonymous is None:
                 nobody.add(mark.bytes)
     if not names:

@@ -10,6 +10,7 @@ from functools import lru_cache
 import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from common.digest import digest_of
 from services.query.enrichment import read_enrichment
 from services.query.identities import anonymous_subject, user_subject
 from services.query.orders import Trust
@@ -18,7 +19,6 @@ from services.query.payload import (
     campaign_of,
     country_of,
     device_of,
-    digest_of,
     page_path_of,
     read_payload,
     referrer_of,
