@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator
@@ -87,9 +88,10 @@ class Launched:
 
     @property
     def redis_port(self) -> int:
-        command = Path(f"/proc/{self.announcement['pids']['redis']}/cmdline").read_bytes()
-        arguments = command.split(b"\0")
-        return int(arguments[arguments.index(b"--port") + 1])
+        # The server calls itself by where it listens.
+        title = Path(f"/proc/{self.announcement['pids']['redis']}/cmdline").read_text()
+        (port,) = re.findall(r"127\.0\.0\.1:(\d+)", title)
+        return int(port)
 
     def redis(self, user: str) -> Redis:
         """Redis as a service's user, or as `searcher`, who may read all keys."""
