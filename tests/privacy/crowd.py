@@ -8,9 +8,9 @@ there would be.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from sqlalchemy import Table, func, literal_column, select, text
+from sqlalchemy import ColumnElement, Table, func, literal_column, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.db import Database
@@ -83,7 +83,9 @@ async def _copy(
 ) -> None:
     names = [column.name for column in table.columns]
     quoted = {name: transaction.dialect.identifier_preparer.quote(name) for name in names}
-    values = [literal_column(changes.get(name, quoted[name])) for name in names]
+    values: list[ColumnElement[Any]] = [
+        literal_column(changes.get(name, quoted[name])) for name in names
+    ]
     chosen = select(*values).select_from(table).where(text(among))
     await transaction.execute(table.insert().from_select(names, chosen, include_defaults=False))
 
