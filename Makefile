@@ -28,7 +28,7 @@ NPM_INSTALL = $(CURDIR)/$(VENV)/python -c \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run backup restore demo-data protos access render tracking stubs web web-dashboard web-storefront lint lint-dashboard \
-    breaking test verify-deploy drills bench bench-query wrk mariadb libfaketime browser lock clean
+    breaking test verify-deploy drills bench bench-query bench-retention wrk mariadb libfaketime browser lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help: ## Say what there is to make
@@ -95,6 +95,9 @@ drills: .venv/.dev shoptrail/.built mariadb libfaketime ## Break servers and pro
 
 bench: .venv/.dev shoptrail/.built mariadb wrk ## Measure ingestion from HTTP to commit; takes ARGS="--seconds 8 --rounds 3"
 	$(VENV)/python -m tests.bench.ingest $(ARGS)
+
+bench-retention: .venv/.dev shoptrail/.built mariadb wrk ## Measure what retention costs those who send; takes ARGS="--events 1000000 --write"
+	$(VENV)/python -m tests.bench.retention $(ARGS)
 
 bench-query: .venv/.dev shoptrail/.built ## Measure Query's projector and reports; takes ARGS="--events 1000000"
 	$(VENV)/python -m tests.bench.query_speed $(ARGS)
