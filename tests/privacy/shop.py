@@ -200,7 +200,10 @@ async def planted_in(shop: Shop, *planted: str) -> list[str]:
         metadata = importlib.import_module(f"services.{service}.tables").metadata
         async with database.read() as snapshot:
             for table in metadata.sorted_tables:
-                for row in await snapshot.execute(select(table)):
+                async for row in await snapshot.stream(select(table)):
+                    whole = str(tuple(row))
+                    if not any(one in whole for one in planted):
+                        continue
                     for column, value in row._mapping.items():
                         text = value.decode(errors="replace") if isinstance(value, bytes) else value
                         if any(one in str(text) for one in planted):

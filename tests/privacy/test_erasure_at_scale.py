@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -27,15 +27,6 @@ BATCH = 1_000
 DAYS = 30.0
 GOAL_SECONDS = 5.0
 _DOCUMENT = Path(__file__).parents[2] / "docs" / "privacy.md"
-
-
-@pytest.fixture(scope="module")
-def figures(request: pytest.FixtureRequest) -> Iterator[Figures]:
-    columns = ["database", "events in the store", "of the person", "erased and verified in"]
-    table = Figures([*columns, "longest"])
-    yield table
-    if FULL and not request.session.testsfailed and not request.config.getoption("keyword"):
-        replace_block(_DOCUMENT, "figures", table.as_markdown(servers=[]))
 
 
 @pytest.fixture
@@ -78,7 +69,7 @@ async def fill(shop: Shop) -> None:
 
 @pytest.mark.timeout(3600 if FULL else 180)
 async def test_people_of_a_large_store_are_erased_everywhere_while_others_send(
-    shop: Shop, desk: Desk, figures: Figures
+    shop: Shop, desk: Desk
 ) -> None:
     async with shop.databases["ingest"].read() as snapshot:
         in_store = await snapshot.scalar(select(func.count()).select_from(events))
@@ -96,8 +87,17 @@ async def test_people_of_a_large_store_are_erased_everywhere_while_others_send(
 
     everybody = [f"{name}-{number}" for name in ("ada", "phone") for number in PEOPLE]
     assert await planted_in(shop, *PLANTED, *everybody) == []
-    name = "SQLite" if shop.databases["ingest"].is_sqlite else "MariaDB"
-    median = statistics.median(took)
-    figures.add(name, f"{in_store:,}", f"{OF_PERSON:,}", f"{median:.1f} s", f"{max(took):.1f} s")
     if FULL:
-        assert median <= GOAL_SECONDS, took
+        write_down(
+            "SQLite" if shop.databases["ingest"].is_sqlite else "MariaDB", int(in_store or 0), took
+        )
+        assert statistics.median(took) <= GOAL_SECONDS, took
+
+
+def write_down(database: str, in_store: int, took: list[float]) -> None:
+    """Let the document say how long it took, on this database."""
+    columns = ["database", "events in the store", "of each person", "erased and verified in"]
+    table = Figures([*columns, "longest of three"])
+    median = f"{statistics.median(took):.1f} s"
+    table.add(database, f"{in_store:,}", f"{OF_PERSON:,}", median, f"{max(took):.1f} s")
+    replace_block(_DOCUMENT, f"figures on {database}", table.as_markdown(servers=[]))
