@@ -91,9 +91,11 @@ class Filling:
         while await self._keeper.copy_page():
             pass
         began, first, told = perf_counter(), self._position, 0.0
+        copying = asyncio.create_task(self._keeper.copy_page())
         for page in _pages_after(self._position, whole):
             await self._project(page)
-            await self._keeper.copy_page()
+            await copying
+            copying = asyncio.create_task(self._keeper.copy_page())
             took = perf_counter() - began
             if took - told > 5 or self._position == whole:
                 told = took
@@ -103,6 +105,7 @@ class Filling:
                     f"{self._position:,} of {whole:,} events, {pace:,.0f} a second,"
                     f" {left / 60:.1f} min left\n"
                 )
+        await copying
 
     async def _project(self, page: list[Event]) -> None:
         projection = fold(page, shard=0, after_position=self._position)
@@ -483,23 +486,8 @@ async def measure(arguments: argparse.Namespace, directory: Path) -> str:
     kept = directory / "measured.json"
     measured: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
     async with database_urls(directory, on_mariadb=arguments.mariadb) as urls:
-        await upgrade("query", urls[0])
-        database = open_database(urls[0])
-        began = perf_counter()
-        columns = DuckColumns(directory / "columns.duckdb")
-        if REPORTS in arguments.steps and FILLING not in arguments.steps:
-            filled = await _filled(database)
-            if arguments.events != [filled]:
-                raise SystemExit(f"There are {filled:,} events, not as many as asked for.")
-            measured[STARTING] = await first_answer(database, columns, max(arguments.events), began)
-        for event_count in sorted(arguments.events):
-            if FILLING in arguments.steps:
-                await Filling(database, columns).fill_up_to(event_count)
-            if REPORTS in arguments.steps:
-                found = await measure_reports(database, columns, event_count)
-                measured.setdefault(REPORTS, {})[str(event_count)] = found
-        await columns.close()
-        await database.dispose()
+        if FILLING in arguments.steps or REPORTS in arguments.steps:
+            await _fill_and_ask(urls[0], directory, arguments, measured)
         if FOLLOWING in arguments.steps:
             with tempfile.TemporaryDirectory(dir=directory) as name:
                 measured[FOLLOWING] = await measure_following(
@@ -508,6 +496,28 @@ async def measure(arguments: argparse.Namespace, directory: Path) -> str:
     kept.write_text(json.dumps(measured))
     described = f"- {'MariaDB' if arguments.mariadb else 'SQLite'}"
     return "\n".join([describe_run(), described, *_tables(measured)])
+
+
+async def _fill_and_ask(
+    url: str, directory: Path, arguments: argparse.Namespace, measured: dict[str, Any]
+) -> None:
+    await upgrade("query", url)
+    database = open_database(url)
+    began = perf_counter()
+    columns = DuckColumns(directory / "columns.duckdb")
+    if FILLING not in arguments.steps:
+        filled = await _filled(database)
+        if arguments.events != [filled]:
+            raise SystemExit(f"There are {filled:,} events, not as many as asked for.")
+        measured[STARTING] = await first_answer(database, columns, filled, began)
+    for event_count in sorted(arguments.events):
+        if FILLING in arguments.steps:
+            await Filling(database, columns).fill_up_to(event_count)
+        if REPORTS in arguments.steps:
+            found = await measure_reports(database, columns, event_count)
+            measured.setdefault(REPORTS, {})[str(event_count)] = found
+    await columns.close()
+    await database.dispose()
 
 
 def _tables(measured: dict[str, Any]) -> Iterator[str]:
