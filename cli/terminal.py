@@ -12,8 +12,9 @@ _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 class Terminal:
     """Where a command's answer goes."""
 
-    def __init__(self, output: TextIO, *, as_json: bool) -> None:
+    def __init__(self, output: TextIO, *, as_json: bool, aside: TextIO | None = None) -> None:
         self._output = output
+        self._aside = aside
         self.as_json = as_json
         self._is_rich = output.isatty() and not as_json
 
@@ -50,6 +51,13 @@ class Terminal:
         if not self.as_json:
             self._output.write(f"{sentence}\n")
             self._output.flush()
+
+    def report(self, progress: str) -> None:
+        """Say aside how far it is: over what was said before, where that can be done."""
+        if self._aside is None or self.as_json:
+            return
+        self._aside.write(f"\r{progress}\x1b[K" if self._aside.isatty() else f"{progress}\n")
+        self._aside.flush()
 
     def _write_json(self, value: Mapping[str, Any]) -> None:
         self._output.write(json.dumps(value, ensure_ascii=False) + "\n")
