@@ -84,6 +84,7 @@ def _export(
             count = int(headers.get("Exported-Count", 0))
             terminal.report(f"{count} of {headers.get('Total-Count', '?')} events")
         destination.end()
+        terminal.end_report()
     except BrokenPipeError:
         raise
     except OSError as error:

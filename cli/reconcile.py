@@ -53,6 +53,7 @@ def _reconcile(
         terminal.report(f"{len(differences)} differences so far")
         answer = gateway.call("POST", path, body={**body, "page_token": token})
         differences += answer.get("differences", [])
+    terminal.end_report()
     if terminal.as_json:
         terminal.show_rows(differences, _COLUMNS)
         terminal.show(sums)

@@ -15,6 +15,7 @@ class Terminal:
     def __init__(self, output: TextIO, *, as_json: bool, aside: TextIO | None = None) -> None:
         self._output = output
         self._aside = aside
+        self._is_line_open = False
         self.as_json = as_json
         self._is_rich = output.isatty() and not as_json
 
@@ -56,8 +57,19 @@ class Terminal:
         """Say aside how far it is: over what was said before, where that can be done."""
         if self._aside is None or self.as_json:
             return
-        self._aside.write(f"\r{progress}\x1b[K" if self._aside.isatty() else f"{progress}\n")
+        if self._aside.isatty():
+            self._aside.write(f"\r{progress}\x1b[K")
+            self._is_line_open = True
+        else:
+            self._aside.write(f"{progress}\n")
         self._aside.flush()
+
+    def end_report(self) -> None:
+        """Leave what was said of the progress as it stands, and go on below it."""
+        if self._aside is not None and self._is_line_open:
+            self._aside.write("\n")
+            self._aside.flush()
+            self._is_line_open = False
 
     def _write_json(self, value: Mapping[str, Any]) -> None:
         self._output.write(json.dumps(value, ensure_ascii=False) + "\n")
