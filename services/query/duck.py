@@ -419,13 +419,17 @@ class DuckColumns:
                 SELECT DISTINCT quarter, subject FROM {_VISITS}
                 WHERE store = $store AND quarter >= $previous AND quarter < $last
             ),
+            -- First who came when, of which there is less to join.
+            placed AS (
+                SELECT DISTINCT coalesce(period, {_BEFORE}) AS period, subject
+                FROM seen ASOF LEFT JOIN periods ON seen.quarter >= periods.start
+            ),
             people AS MATERIALIZED (
-                SELECT DISTINCT coalesce(period, {_BEFORE}) AS period,
-                    coalesce(j.representative, o.account, s.subject) AS person
-                FROM seen s
-                LEFT JOIN owners o ON o.browser = s.subject
-                LEFT JOIN joined j ON j.account = coalesce(o.account, s.subject)
-                ASOF LEFT JOIN periods ON s.quarter >= periods.start
+                SELECT DISTINCT period,
+                    coalesce(j.representative, o.account, p.subject) AS person
+                FROM placed p
+                LEFT JOIN owners o ON o.browser = p.subject
+                LEFT JOIN joined j ON j.account = coalesce(o.account, p.subject)
             )
             SELECT period, count(*) FROM people GROUP BY period
             UNION ALL
