@@ -113,6 +113,11 @@ class MutexOnlyServicer(maintenance_pb2_grpc.MaintenanceServicer):
     async def ListRuns(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
         return pb.ListRunsResponse()
 
+    async def ListGauges(
+        self, request: pb.ListGaugesRequest, context: Context
+    ) -> pb.ListGaugesResponse:
+        return pb.ListGaugesResponse()
+
 
 async def main() -> None:
     """Serve until told to stop."""
