@@ -17,7 +17,7 @@ from common.cron.call import CallConfig
 from deploy.calls import EDGE, PROCESSES, callers_of
 from deploy.envoy.settings import MESH_PORT
 from deploy.gates.conftest import OVERLAYS, Manifest
-from deploy.gates.references import find_dangling
+from deploy.gates.references import find_dangling, template_of
 from deploy.gates.test_compose import CONFIGS
 from deploy.k8s.jobs import jobs_of_services, schedule_of
 from deploy.k8s.parts import IDENTITY
@@ -74,7 +74,7 @@ def find(manifests: list[Manifest], kind: str, name: str) -> Manifest:
 
 
 def misspell_a_field(manifests: list[Manifest]) -> None:
-    find(manifests, "Deployment", "ingest")["spec"]["template"]["spec"]["container"] = []
+    find(manifests, "Deployment", "query")["spec"]["template"]["spec"]["container"] = []
 
 
 def mistake_a_type(manifests: list[Manifest]) -> None:
@@ -124,8 +124,25 @@ def set_replicas(manifests: list[Manifest]) -> None:
     find(manifests, "Deployment", "edge")["spec"]["replicas"] = 2
 
 
+def lose_a_disk(manifests: list[Manifest]) -> None:
+    del find(manifests, "StatefulSet", "ingest")["spec"]["volumeClaimTemplates"]
+
+
+def lose_a_service(manifests: list[Manifest]) -> None:
+    find(manifests, "StatefulSet", "ingest")["spec"]["serviceName"] = "ingest-journals"
+
+
 @pytest.mark.parametrize(
-    "spoil", [lose_a_config_map, lose_a_certificate, lose_a_secret, mislabel_pods, set_replicas]
+    "spoil",
+    [
+        lose_a_config_map,
+        lose_a_certificate,
+        lose_a_secret,
+        mislabel_pods,
+        set_replicas,
+        lose_a_disk,
+        lose_a_service,
+    ],
 )
 def test_a_planted_dangling_reference_is_found(
     built: Built, spoil: Callable[[list[Manifest]], None]
@@ -279,7 +296,7 @@ def test_every_process_is_told_what_it_reads(
         pod = cron_job["jobTemplate"]["spec"]["template"]["spec"]
         config: type[BaseSettings] = CallConfig
     else:
-        pod = find(manifests, "Deployment", process)["spec"]["template"]["spec"]
+        pod = find(manifests, kind_of(process), process)["spec"]["template"]["spec"]
         config = CONFIGS[process]
     (container,) = pod["containers"]
     variables = {each["name"]: each.get("value", "job-29401320") for each in container["env"]}
@@ -307,12 +324,15 @@ def _secret(name: str) -> str:
     return "0" * 64
 
 
+def kind_of(process: str) -> str:
+    return "StatefulSet" if process == "ingest" else "Deployment"
+
+
 def all_pods(manifests: list[Manifest]) -> Iterator[Any]:
     for each in manifests:
-        if each["kind"] in ("Deployment", "Job"):
-            yield each["spec"]["template"]["spec"]
-        if each["kind"] == "CronJob":
-            yield each["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        template = template_of(each)
+        if template:
+            yield template["spec"]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

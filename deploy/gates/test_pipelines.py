@@ -6,11 +6,15 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from deploy.gates.conftest import Manifest
+from deploy.gates.references import REPLICATED
 
 CHECKOUT = Path(__file__).parents[2]
 WORKFLOWS = CHECKOUT / ".github" / "workflows"
@@ -86,7 +90,9 @@ def test_what_ci_runs_is_what_the_pipeline_runs() -> None:
 
 
 @pytest.mark.parametrize("fault", ["", "apply", "status", "answer", "refused"])
-def test_a_release_that_does_not_work_is_taken_back(fault: str, tmp_path: Path) -> None:
+def test_a_release_that_does_not_work_is_taken_back(
+    fault: str, tmp_path: Path, built: Mapping[str, list[Manifest]]
+) -> None:
     """With stand-ins for a cluster and a shop, which this machine hasn't."""
     programs = tmp_path / "programs"
     programs.mkdir()
@@ -120,12 +126,17 @@ def test_a_release_that_does_not_work_is_taken_back(fault: str, tmp_path: Path) 
     )
 
     calls = said.read_text().splitlines()
-    undone = {call.rpartition("/")[2] for call in calls if "rollout undo" in call}
-    everything = {"edge", "gateway", "ingest", "query", "keys", "maintenance"}
+    undone = {call.split()[-1] for call in calls if "rollout undo" in call}
+    everything = {
+        f"{each['kind'].lower()}/{each['metadata']['name']}"
+        for each in built["staging"]
+        if each["kind"] in REPLICATED
+    }
     assert all("pk_live_1" not in call for call in calls)
     if fault:
         assert done.returncode == 1
         assert undone == everything
+        assert len(everything) == 6
     else:
         assert done.returncode == 0, done.stderr
         assert undone == set()
