@@ -60,14 +60,14 @@ class ErrorInterceptor(UnaryInterceptor):
             failure = error
         except Exception as error:
             failure = _as_mesh_error(error)
-            log.error(
-                "call failed",
-                extra={
-                    "method": method,
-                    "request_id": get_call().request_id,
-                    **describe_failure(error),
-                },
-            )
+            told = describe_failure(error)
+            if isinstance(failure, InternalError):
+                level = logging.ERROR
+            else:  # It is known where this comes from, and may come with every call for minutes.
+                level = logging.WARNING
+                del told["stack"]
+            call_extra = {"method": method, "request_id": get_call().request_id}
+            log.log(level, "call failed", extra={**call_extra, **told})
         await context.abort_with_status(failure.to_status())
 
 

@@ -201,7 +201,11 @@ async def test_what_an_exception_says_reaches_neither_the_caller_nor_the_log(
     ],
 )
 async def test_a_database_that_gives_up_tells_whether_to_repeat(
-    connect: Connect, handler: Handler, number: int, code: grpc.StatusCode
+    connect: Connect,
+    handler: Handler,
+    number: int,
+    code: grpc.StatusCode,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     handler.failure = lambda: OperationalError("SELECT planted", {}, Exception(number, "planted"))
 
@@ -209,6 +213,10 @@ async def test_a_database_that_gives_up_tells_whether_to_repeat(
 
     assert error.code() is code
     assert "planted" not in str(error.details())
+    records = [record for record in caplog.records if record.message == "call failed"]
+    assert {record.levelname for record in records} == {"WARNING"}
+    # An outage would fill the disk with them.
+    assert not any("stack" in vars(record) for record in records)
 
 
 def test_every_rpc_has_a_rule() -> None:

@@ -128,10 +128,9 @@ async def test_requests_of_segment_are_counted_and_others_logged(
     assert re.search(timed, metrics)
     assert "gateway_waiting_events 0.0" in metrics
     lines = [record for record in caplog.records if record.name == "gateway.app"]
-    assert [line.__dict__["route"] for line in lines] == [
-        "/v1/stores/{store_uid}/events",
-        "/metrics",
-    ]
+    routes = [line.__dict__["route"] for line in lines]
+    assert {"/v1/stores/{store_uid}/events", "/metrics"} <= set(routes)
+    assert "/v1/t" not in routes
     logged = json.dumps([record.__dict__ for record in caplog.records], default=str)
     for private in ("Secret", WRITE_KEY, SECRET_KEY, STORE):
         assert private not in logged

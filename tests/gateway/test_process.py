@@ -63,10 +63,10 @@ def environment_of(
 
 
 async def read_status(http: httpx.AsyncClient, path: str) -> int | None:
-    """The status of the path; None if nobody listens."""
+    """The status of the path; None if nobody answers."""
     try:
         return (await http.get(path)).status_code
-    except httpx.ConnectError:
+    except (httpx.ConnectError, httpx.RemoteProtocolError):  # Gone, or just going.
         return None
 
 

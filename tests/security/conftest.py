@@ -149,6 +149,7 @@ async def town(
             }
             for channel in channels.values():
                 stack.push_async_callback(channel.close)
+                await channel.channel_ready()
             gateway = build_gateway(
                 channels,
                 settings=Settings.model_validate({"session_key": "ab" * 32}),
