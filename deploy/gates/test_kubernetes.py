@@ -23,8 +23,8 @@ from deploy.k8s.jobs import jobs_of_services, schedule_of
 from deploy.k8s.parts import IDENTITY
 
 VERSION = "1.33"
-# Resources of cert-manager and External Secrets, whose schemas Kubernetes doesn't have.
-NOT_OURS = {"Certificate", "ExternalSecret"}
+# Resources of others, whose schemas Kubernetes doesn't have.
+NOT_OURS = {"Certificate", "ExternalSecret", "SecretStore", "TargetGroupBinding"}
 CALLERS = (
     "edge",
     "gateway",

@@ -5,7 +5,7 @@ import os
 import shutil
 import string
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,13 +58,14 @@ async def running(
     migration_passwords: Mapping[str, str],
     log: Path | None = None,
     on_restart: Callable[[], None] | None = None,
+    options: Sequence[str] = (),
 ) -> AsyncIterator[MariadbServer]:
     """Run a server for the block, with the accounts of each service that has passwords.
 
     Its files are in the directory, and found again by the next start; it listens on a free
     port of 127.0.0.1 and is as durable as the defaults make it. Its log is `mariadb.log` in
-    the directory, unless told otherwise. Passwords are of letters and digits only. Raises
-    `StartError`, also if the server isn't installed.
+    the directory, unless told otherwise. `options` are more of the server's own. Passwords are
+    of letters and digits only. Raises `StartError`, also if the server isn't installed.
     """
     make_private_directory(directory)
     server = _find("mariadbd")
@@ -86,6 +87,7 @@ async def running(
                 "--skip-name-resolve",
                 "--character-set-server=utf8mb4",
                 f"--init-file={accounts}",
+                *options,
                 *_as_user(),
             ),
             log=log or directory / "mariadb.log",
