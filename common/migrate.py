@@ -56,7 +56,8 @@ async def upgrade(service: str, url: str, *, grant_to: str = "") -> None:
             await connection.commit()
             if grant_to and not is_sqlite:
                 for statement in grants_of(service, grant_to):
-                    await connection.exec_driver_sql(statement)
+                    # An account may be of any host, '%': to the driver a value's place.
+                    await connection.exec_driver_sql(statement.replace("%", "%%"))
     finally:
         await engine.dispose()
 
