@@ -111,7 +111,7 @@ sbom: .tools/.built ## List the packages of the image, in CycloneDX, dist/sbom.j
 
 drills: .venv/.dev shoptrail/.built mariadb libfaketime ## Break servers and processes at length; writes figures to docs/
 	SHOPTRAIL_DRILLS=full $(VENV)/python -m pytest --basetemp=.pytest_tmp tests/drills \
-	    tests/privacy/test_erasure_at_scale.py $(ARGS)
+	    tests/privacy/test_erasure_at_scale.py tests/services/query/test_killed_projector.py $(ARGS)
 
 bench: .venv/.dev shoptrail/.built mariadb wrk ## Measure ingestion from HTTP to commit; takes ARGS="--seconds 8 --rounds 3"
 	$(VENV)/python -m tests.bench.ingest $(ARGS)

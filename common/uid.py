@@ -13,7 +13,6 @@ _RFC4648 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _CROCKFORD = b"0123456789abcdefghjkmnpqrstvwxyz"
 _TO_CROCKFORD = bytes.maketrans(_RFC4648, _CROCKFORD)
 _TO_DIGITS = bytes.maketrans(_CROCKFORD, b"0123456789abcdefghijklmnopqrstuv")
-_LETTERS = frozenset(_CROCKFORD.decode())
 _SUFFIX_LENGTH = 26
 
 
@@ -42,13 +41,15 @@ def parse_uid(prefix: str, text: str) -> bytes:
 
 def parse_new_uid(prefix: str, text: str) -> bytes:
     """As `parse_uid`, of an id that won't come again soon and so isn't worth remembering."""
-    found, _, suffix = text.rpartition("_")
-    if found != prefix or len(suffix) != _SUFFIX_LENGTH or not _LETTERS.issuperset(suffix):
+    found, _, letters = text.rpartition("_")
+    # What is no letter of ASCII becomes a question mark, which is none of the alphabet's.
+    suffix = letters.encode("ascii", "replace")
+    if found != prefix or len(suffix) != _SUFFIX_LENGTH or suffix.translate(None, _CROCKFORD):
         raise ValueError(f"not an id of the kind {prefix}_")
-    if suffix[0] > "7":
+    if letters[0] > "7":
         raise ValueError("more than 128 bits")
     # Python's own `b32decode` takes three times as long.
-    return int(suffix.encode().translate(_TO_DIGITS), 32).to_bytes(16, "big")
+    return int(suffix.translate(_TO_DIGITS), 32).to_bytes(16, "big")
 
 
 def is_uid(prefix: str, text: str) -> bool:

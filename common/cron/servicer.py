@@ -19,6 +19,7 @@ from common.cron.trim_runs import CATCH_UP
 from common.db import Database, database_now
 from common.errors import DependencyUnavailable, InternalError, InvalidRequest, NotFound
 from common.interceptors.wrap import Context
+from common.metrics import read_gauges
 from common.page_token import PageTokens, read_page_size
 from shoptrail.maintenance.v1 import job_pb2, maintenance_pb2, maintenance_pb2_grpc
 
@@ -127,6 +128,24 @@ class CronServicer(maintenance_pb2_grpc.MaintenanceServicer):
                 request, [last.scheduled_time.isoformat(), last.id]
             )
         return response
+
+    async def ListGauges(
+        self, request: maintenance_pb2.ListGaugesRequest, context: Context
+    ) -> maintenance_pb2.ListGaugesResponse:
+        return maintenance_pb2.ListGaugesResponse(
+            gauges=[
+                maintenance_pb2.Gauge(
+                    name=reading.name,
+                    description=reading.description,
+                    labels=[
+                        maintenance_pb2.GaugeLabel(name=name, value=value)
+                        for name, value in sorted(reading.labels.items())
+                    ],
+                    value=reading.value,
+                )
+                for reading in read_gauges()
+            ]
+        )
 
     def _find_job(self, name: str) -> Job:
         job = self._jobs.get(name)

@@ -26,6 +26,7 @@ _OPERATOR_SCOPES = (
     "stores:write",
     "settings:read",
     "settings:write",
+    "privacy:write",
     "audit:read",
     "cron:run",
 )

@@ -87,6 +87,8 @@ class KeysServicer(keys_pb2_grpc.KeysServicer):
         self._page_tokens = page_tokens
         self._now = now
         self._stopping = asyncio.Event()
+        self._looking: asyncio.Task[int] | None = None
+        self._looked_at = 0.0
 
     def stop(self) -> None:
         """Answer those who wait for revisions: the process is about to end."""
@@ -418,15 +420,15 @@ class KeysServicer(keys_pb2_grpc.KeysServicer):
         if after is not None and after < 0:
             raise InvalidRequest({"after_position": "must not be negative"})
         until = time.monotonic() + min(max(request.wait.seconds, 0), _LONGEST_WAIT_SECONDS)
+        head = await self._read_head()
         while True:
-            async with self._database.read() as snapshot:
-                head = await repository.get_head(snapshot)
             left = until - time.monotonic()
             if after is None or head != after or left <= 0 or self._stopping.is_set():
                 break
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(left, _LOOK_AGAIN_SECONDS)):
                     await self._stopping.wait()
+            head = await self._look_at_head()
         if after is None or head <= after:
             return keys_pb2.WatchRevisionsResponse(position=head)
         async with self._database.read() as snapshot:
@@ -455,6 +457,20 @@ class KeysServicer(keys_pb2_grpc.KeysServicer):
                 )
                 await repository.record(transaction, deeds, _actor_of(get_call()), now=now)
         return keys_pb2.ReportKeyUseResponse()
+
+    async def _read_head(self) -> int:
+        async with self._database.read() as snapshot:
+            return await repository.get_head(snapshot)
+
+    async def _look_at_head(self) -> int:
+        """The trail's head as it was a moment ago: one looks for all who wait."""
+        now = time.monotonic()
+        if self._looking is None or (
+            self._looking.done() and now - self._looked_at >= _LOOK_AGAIN_SECONDS
+        ):
+            self._looked_at = now
+            self._looking = asyncio.create_task(self._read_head())
+        return await asyncio.shield(self._looking)
 
     @asynccontextmanager
     async def _changing(self, action: Action, request: _Aimed) -> AsyncIterator[_Change]:

@@ -22,8 +22,9 @@ from services.query.column_keeper import ColumnKeeper
 from services.query.config import QueryConfig
 from services.query.duck import DuckColumns
 from services.query.freshness import Sightings
+from services.query.handover import Handover
 from services.query.jobs import query_jobs
-from services.query.projector import LOG_SERVICE, Projector
+from services.query.projector import LOG_SERVICE, Projector, look_for_cycles_less_often
 from services.query.servicer import SERVICE as QUERY
 from services.query.servicer import QueryServicer
 from services.query.silence import silence_measured
@@ -37,6 +38,7 @@ async def main() -> None:
     config = read_config(QueryConfig)
     start_logging("query", config.log_level)
     start_metrics(config.metrics_address)
+    look_for_cycles_less_often()
     certificates = read_certificates(config)
     async with AsyncExitStack() as stack:
         stack.enter_context(traces("query", config))
@@ -79,8 +81,9 @@ async def main() -> None:
         await stack.enter_async_context(cron.measured())
         await stack.enter_async_context(silence_measured(database, every_seconds=60))
         ingest = ingest_pb2_grpc.IngestStub(channel)
-        projector = Projector(database, ingest, sightings=sightings)
-        keeper = ColumnKeeper(database, columns)
+        handover = Handover()
+        projector = Projector(database, ingest, sightings=sightings, handover=handover)
+        keeper = ColumnKeeper(database, columns, handover=handover)
         await keeper.follow_changes()
         # A projector that fails for good ends the process, which is then started anew.
         async with asyncio.TaskGroup() as tasks:

@@ -13,26 +13,27 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, TypeAlias
 
 import msgspec
-from sqlalchemy import and_, delete, insert, select, tuple_, update
+from sqlalchemy import and_, delete, insert, select, tuple_
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.uid import parse_uid
 from services.query.identities import Ownership, anonymous_subject, user_subject
 from services.query.orders import TELLINGS, Order, Statement
 from services.query.payload import digest_of, read_payload, text_in
 from services.query.projection import ALIAS, IDENTIFY, PAGE_TYPES, TRACK, Fact, type_name
 from services.query.quarters import quarter_of
+from services.query.session_sums import SessionChanges, duration_of
 from services.query.sessions import Session, cut_into_sessions, hits_of
 from services.query.tables import (
     orders,
     owners,
     recorded_events,
     representatives,
-    session_sums,
     sessions,
     tallies,
     visits,
@@ -40,7 +41,6 @@ from services.query.tables import (
 from services.query.tallies import tallies_of_action, tallies_of_page
 
 _MOST_KEYS = 300
-_MICROSECOND = timedelta(microseconds=1)
 
 Key: TypeAlias = tuple[str, bytes]
 """A store, and what stands for a subject in it."""
@@ -221,17 +221,20 @@ class _Amended:
             if event.anonymous_id and event.anonymous_id != one.new.event.anonymous_id:
                 key = event.store_uid, anonymous_subject(event.anonymous_id)
                 gone[key].add((event.occur_time, one.old.mark))
-        sums: Counter[tuple[str, int, str]] = Counter()
+        if not gone:
+            return
+        changes = SessionChanges(self._generation)
         for (store_uid, subject), places in sorted(gone.items()):
-            await self._cut_anew(store_uid, subject, places, sums)
-        await self._add_to_session_sums(sums)
+            await self._cut_anew(store_uid, subject, places, changes)
+        await changes.write(self._transaction)
+        await changes.drop_empty(self._transaction)
 
     async def _cut_anew(
         self,
         store_uid: str,
         subject: bytes,
         gone: Collection[tuple[datetime, bytes]],
-        sums: Counter[tuple[str, int, str]],
+        changes: SessionChanges,
     ) -> None:
         """Make a subject's sessions from the hits that are left; notes what their sums gain."""
         column = sessions.c
@@ -263,7 +266,7 @@ class _Amended:
                         "quarter": quarter_of(session.start_time),
                         "bounce_count": int(session.bounced),
                         "page_count": session.page_count,
-                        "duration": _duration_of(session),
+                        "duration": duration_of(session),
                         "session": msgspec.msgpack.encode(session),
                     }
                     for session in after
@@ -271,25 +274,7 @@ class _Amended:
             )
         for some, sign in ((before, -1), (after, 1)):
             for session in some:
-                quarter = quarter_of(session.start_time)
-                sums[store_uid, quarter, "session_count"] += sign
-                sums[store_uid, quarter, "bounce_count"] += sign * session.bounced
-                sums[store_uid, quarter, "page_count"] += sign * session.page_count
-                sums[store_uid, quarter, "duration"] += sign * _duration_of(session)
-
-    async def _add_to_session_sums(self, sums: Counter[tuple[str, int, str]]) -> None:
-        column = session_sums.c
-        for store_uid, quarter in sorted({(store, quarter) for store, quarter, _ in sums}):
-            names = ("session_count", "bounce_count", "page_count", "duration")
-            await self._transaction.execute(
-                update(session_sums)
-                .where(
-                    column.generation == self._generation,
-                    column.store_uid == store_uid,
-                    column.quarter == quarter,
-                )
-                .values({name: column[name] + sums[store_uid, quarter, name] for name in names})
-            )
+                changes.count(parse_uid("sto", store_uid), session, sign=sign)
 
     async def rename_orders(self) -> None:
         """Let orders be known by their other ids. What is told of them stays, and so their sums."""
@@ -417,10 +402,6 @@ def retold(
         refunded=refunded,
         completion_counts=order.completion_counts,
     )
-
-
-def _duration_of(session: Session) -> int:
-    return (session.end_time - session.start_time) // _MICROSECOND
 
 
 def _in_batches(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:

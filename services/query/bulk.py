@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+import msgspec
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -26,6 +27,9 @@ _ROWS_A_STATEMENT = 1000
 # MySQL refuses statements that are longer than `max_allowed_packet`, of 16 MB at the least.
 _LETTERS_A_STATEMENT = 4 * 1024 * 1024
 _KEYS_A_STATEMENT = 500
+
+_LENGTH_WITH_MICROSECONDS = len('"2026-03-10T12:00:00.000001Z"')
+_encoder = msgspec.json.Encoder()
 
 
 async def put(
@@ -79,6 +83,10 @@ async def find(
 
 def time_text(time: datetime) -> str:
     """As SQLAlchemy writes times on both databases, with all six digits; must be UTC."""
+    # In a fifth of the time that `isoformat` takes.
+    text = _encoder.encode(time).decode()
+    if len(text) == _LENGTH_WITH_MICROSECONDS:
+        return f"{text[1:11]} {text[12:27]}"
     return time.isoformat(" ", "microseconds")[:26]
 
 
@@ -148,15 +156,19 @@ def _in_statements(rows: Sequence[Row]) -> Iterator[list[str]]:
 
 
 def _as_literals(row: Iterable[int | str | bytes]) -> str:
-    return f"({','.join([_literal(value) for value in row])})"
+    literals = [
+        f"x'{value.hex()}'"
+        if isinstance(value, bytes)
+        else _text_literal(value)
+        if isinstance(value, str)
+        else f"{value:d}"
+        for value in row
+    ]
+    return f"({','.join(literals)})"
 
 
-def _literal(value: int | str | bytes) -> str:
-    if isinstance(value, bytes):
-        return f"x'{value.hex()}'"
-    if isinstance(value, str):
-        return f"_utf8mb4 x'{value.encode().hex()}'" if value else "''"
-    return f"{value:d}"
+def _text_literal(text: str) -> str:
+    return f"_utf8mb4 x'{text.encode().hex()}'" if text else "''"
 
 
 def _in_batches(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:

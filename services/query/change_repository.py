@@ -127,6 +127,21 @@ async def add_carried(transaction: AsyncConnection, ids: Collection[int]) -> Non
         )
 
 
+async def carries_people(
+    transaction: AsyncConnection, store_uid: str, first_quarter: int, end_quarter: int
+) -> bool:
+    """Whether expired events tell of people of a store, by their ids or visits in a range."""
+    of_store = [
+        select(literal(1)).where(table.c.generation == CARRIED, table.c.store_uid == store_uid)
+        for table in (owners, representatives, visits)
+    ]
+    of_store[-1] = of_store[-1].where(
+        visits.c.quarter >= first_quarter, visits.c.quarter < end_quarter
+    )
+    found = select(or_(*(one.exists() for one in of_store)))
+    return bool(await transaction.scalar(found))
+
+
 async def carry_over(transaction: AsyncConnection, generation: int) -> None:
     """Let a new generation begin with the figures of what has expired."""
     for table in FIGURES:

@@ -14,15 +14,20 @@ from services.query import change_repository, repository
 from services.query.change_repository import Copy
 from services.query.columns import EventColumns
 from services.query.freshness import Cursor
+from services.query.handover import Handover
 from services.query.projection import fact_of, ids_after, position_of
 
 log = logging.getLogger(__name__)
 
 _PAGE_EVENTS = 2000
+_PAUSE_AFTER_FAILURE_SECONDS = 0.25
 
 
 class ColumnKeeper:
     """Copies what is listed and isn't in the columns yet.
+
+    It does so when the handover has word of something new; and looks by itself every
+    `pause_seconds`, since other replicas may have listed something.
 
     The columns may be new and empty: they answer with what they have, and say how fresh that is.
     """
@@ -32,11 +37,13 @@ class ColumnKeeper:
         database: Database,
         columns: EventColumns,
         *,
-        pause_seconds: float = 0.25,
+        handover: Handover | None = None,
+        pause_seconds: float = 5.0,
         report_seconds: float = 30.0,
     ) -> None:
         self._database = database
         self._columns = columns
+        self._handover = handover or Handover()
         self._pause_seconds = pause_seconds
         self._report_seconds = report_seconds
         self._uid = new_uid("copy")
@@ -52,15 +59,13 @@ class ColumnKeeper:
                     continue
             except Exception as error:
                 log.warning("columns not kept", extra=describe_failure(error))
-            await asyncio.sleep(self._pause_seconds)
+                await asyncio.sleep(_PAUSE_AFTER_FAILURE_SECONDS)
+            await self._handover.wait(self._pause_seconds)
 
     async def copy_page(self) -> bool:
         """Copy some events of each shard; returns whether there were any."""
-        await self.follow_changes()
+        listed = await self.follow_changes()
         known = {cursor.shard: cursor.position for cursor in await self._columns.cursors()}
-        async with self._database.read() as snapshot:
-            live = await repository.find_live_generation(snapshot)
-            listed = await repository.list_cursors(snapshot, live)
         copied = [
             await self._copy(cursor, after_position=known.get(cursor.shard))
             for cursor in listed
@@ -68,14 +73,17 @@ class ColumnKeeper:
         ]
         return any(copied)
 
-    async def follow_changes(self) -> None:
+    async def follow_changes(self) -> list[Cursor]:
         """Bring what is copied up to date with what was overwritten, and tell that it is.
+
+        Returns how far the listing is, as it was before.
 
         Whoever starts with a copy of before must do so first, or would tell of who was erased.
         """
         async with self._database.read() as snapshot:
             live = await repository.find_live_generation(snapshot)
-            listed = {one.shard: one for one in await repository.list_cursors(snapshot, live)}
+            found = await repository.list_cursors(snapshot, live)
+        listed = {cursor.shard: cursor for cursor in found}
         reached: dict[int, int] = {}
         for cursor in await self._columns.cursors():
             number = cursor.change_number
@@ -91,6 +99,7 @@ class ColumnKeeper:
                     await change_repository.put_copy(transaction, copy, now)
             self._reported = reached
             self._report_again_at = time.monotonic() + self._report_seconds
+        return found
 
     async def _follow_page(self, cursor: Cursor, after: int) -> int:
         """Follow some changes after a number; returns how far that got."""
@@ -109,6 +118,10 @@ class ColumnKeeper:
         return reached
 
     async def _copy(self, listed: Cursor, *, after_position: int | None) -> bool:
+        batch = self._handover.take(listed, after_position or 0)
+        if batch is not None:
+            await self._columns.add(batch.cursor, batch.facts)
+            return True
         after_id, last_id = ids_after(listed.shard, after_position or 0)
         async with self._database.read() as snapshot:
             events = await repository.list_events_between(

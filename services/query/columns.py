@@ -137,6 +137,17 @@ class TrendRow:
     periods: Sequence[Occurrences]
 
 
+@dataclass(frozen=True, slots=True)
+class Visitors:
+    """How many people did something."""
+
+    periods: Sequence[int]
+    total: int
+    """In all periods together; who came in several counts once."""
+    previous: int
+    """In the range before."""
+
+
 class CartState(Enum):
     """What became of a cart."""
 
@@ -271,6 +282,11 @@ class EventColumns(Protocol):
         People are counted once in each period, and once in all. What happened in the range
         before alone is left out.
         """
+
+    async def visitors(
+        self, store_uid: str, boundaries: Sequence[datetime], *, previous_start: datetime
+    ) -> Visitors:
+        """How many people did something, between times on the grid of quarters of an hour."""
 
     async def carts(
         self,

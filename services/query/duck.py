@@ -37,6 +37,7 @@ from services.query.columns import (
     Step,
     Touch,
     TrendRow,
+    Visitors,
 )
 from services.query.freshness import Cursor
 from services.query.identities import anonymous_subject, join, user_subject
@@ -54,6 +55,7 @@ from services.query.orders import (
 )
 from services.query.payload import digest_of, text_in
 from services.query.projection import ALIAS, IDENTIFY, TRACK, Fact
+from services.query.quarters import QUARTER, quarter_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = datetime(9999, 1, 1, tzinfo=UTC)
@@ -116,13 +118,22 @@ _ORDER_COLUMNS = {
 }
 # The number goes up with each change, so a file of before is not read but made anew.
 _EVENTS, _ORDERS, _CURSORS = "events_3", "orders_3", "cursors_3"
+# Who did anything in which quarter of an hour: follows from the events, of which there are many
+# more. May hold the same more than once.
+_VISITS = "visits_1"
 # Up to which change of the log the events are as it left them; and whether the file may still
 # hold what was overwritten since it was written whole.
 _CHANGES, _RESIDUE = "changes_1", "residue_1"
+_VISITS_OF_EVENTS = (
+    f"SELECT DISTINCT store, time // {QUARTER // timedelta(microseconds=1)} AS quarter,"  # noqa: S608
+    f" coalesce(account, browser) AS subject FROM {_EVENTS}"
+    " WHERE coalesce(account, browser) IS NOT NULL"
+)
 _PREPARE = (
     "SET threads = 2",
     f"CREATE TABLE IF NOT EXISTS {_EVENTS}"
     f" ({', '.join(f'{name} {kind}' for name, kind in _COLUMNS.items())})",
+    f"CREATE TABLE IF NOT EXISTS {_VISITS} AS {_VISITS_OF_EVENTS}",
     f"CREATE TABLE IF NOT EXISTS {_ORDERS}"
     f" ({', '.join(f'{name} {kind}' for name, kind in _ORDER_COLUMNS.items())})",
     f"CREATE TABLE IF NOT EXISTS {_CURSORS}"
@@ -393,6 +404,48 @@ class DuckColumns:
             for value, by_period in found.items()
         ]
         return sorted(trends, key=lambda row: (-row.total.event_count, row.value))
+
+    async def visitors(
+        self, store_uid: str, boundaries: Sequence[datetime], *, previous_start: datetime
+    ) -> Visitors:
+        question = await self._question(Scope(store_uid, previous_start, boundaries[-1]))
+        starts = [quarter_of(time) for time in boundaries[:-1]]
+        rows = await self._ask(
+            f"""
+            WITH {_PEOPLE},
+            {_PERIODS},
+            seen AS (
+                SELECT DISTINCT quarter, subject FROM {_VISITS}
+                WHERE store = $store AND quarter >= $previous AND quarter < $last
+            ),
+            people AS MATERIALIZED (
+                SELECT DISTINCT coalesce(period, {_BEFORE}) AS period,
+                    coalesce(j.representative, o.account, s.subject) AS person
+                FROM seen s
+                LEFT JOIN owners o ON o.browser = s.subject
+                LEFT JOIN joined j ON j.account = coalesce(o.account, s.subject)
+                ASOF LEFT JOIN periods ON s.quarter >= periods.start
+            )
+            SELECT period, count(*) FROM people GROUP BY period
+            UNION ALL
+            SELECT {_WHOLE}, count(DISTINCT person) FROM people WHERE period <> {_BEFORE}
+            """,  # noqa: S608 - numbers and names of columns only
+            {
+                "store": question.parameters["store"],
+                "replaced": question.parameters["replaced"],
+                "representatives": question.parameters["representatives"],
+                "starts": starts,
+                "periods": len(starts),
+                "previous": quarter_of(previous_start),
+                "last": quarter_of(boundaries[-1]),
+            },
+        )
+        found = dict(rows)
+        return Visitors(
+            [found.get(period, 0) for period in range(len(starts))],
+            total=found[_WHOLE],
+            previous=found.get(_BEFORE, 0),
+        )
 
     async def carts(
         self,
@@ -679,6 +732,11 @@ class DuckColumns:
             if facts:
                 # A page of a thousand rows at once: row by row takes ten times as long.
                 connection.execute(_READ_PAGE, {"path": page.name})
+                ids = [fact.event.id for fact in facts]
+                connection.execute(
+                    f"INSERT INTO {_VISITS} {_VISITS_OF_EVENTS} AND id BETWEEN $first AND $last",
+                    {"first": min(ids), "last": max(ids)},
+                )
                 _add_orders(connection, facts)
             connection.execute(
                 f"INSERT OR REPLACE INTO {_CURSORS} VALUES ($shard, $position, $as_of)",  # noqa: S608
@@ -707,11 +765,19 @@ class DuckColumns:
             connection.execute("BEGIN")
             if facts:
                 _amend_orders(connection, facts)
+                changed = {"ids": [fact.event.id for fact in facts]}
+                among = "id IN (SELECT unnest($ids::BIGINT[]))"
                 connection.execute(
-                    f"DELETE FROM {_EVENTS} WHERE id IN (SELECT unnest($ids::BIGINT[]))",  # noqa: S608
-                    {"ids": [fact.event.id for fact in facts]},
+                    f"DELETE FROM {_VISITS} WHERE (store, quarter, subject) IN"  # noqa: S608
+                    f" (FROM ({_VISITS_OF_EVENTS} AND {among}))",
+                    changed,
                 )
+                connection.execute(f"DELETE FROM {_EVENTS} WHERE {among}", changed)  # noqa: S608
                 connection.execute(_READ_PAGE, {"path": page.name})
+                connection.execute(
+                    f"INSERT INTO {_VISITS} {_VISITS_OF_EVENTS} AND {among}",
+                    changed,
+                )
                 connection.execute(f"CREATE TABLE IF NOT EXISTS {_RESIDUE} (mark BOOLEAN)")
             connection.execute(
                 f"INSERT OR REPLACE INTO {_CHANGES} VALUES ($shard, $number)",  # noqa: S608
@@ -739,6 +805,7 @@ def _remove_residue(path: Path) -> None:
         new.execute("ATTACH $path AS old (READ_ONLY)", {"path": str(path)})
         for name in (_EVENTS, _ORDERS, _CURSORS, _CHANGES):
             new.execute(f"INSERT INTO {name} FROM old.{name}")
+        new.execute(f"INSERT INTO {_VISITS} {_VISITS_OF_EVENTS}")
         new.execute("DETACH old")
     fresh.replace(path)
     path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
@@ -801,6 +868,7 @@ class _Question:
 
 
 def _rows_of(facts: Iterable[Fact]) -> list[dict[str, Any]]:
+    # Ids as hex digits: objects for them would take as long as all the rest.
     rows = []
     for fact in facts:
         event, properties = fact.event, fact.payload.properties
@@ -811,16 +879,16 @@ def _rows_of(facts: Iterable[Fact]) -> list[dict[str, Any]]:
         numbering = numbering_of(fact.payload)
         rows.append(
             {
-                "store": _store(event.store_uid),
+                "store": parse_uid("sto", event.store_uid).hex(),
                 "id": event.id,
                 "time": _as_number(event.occur_time),
-                "mark": UUID(bytes=fact.mark),
+                "mark": fact.mark.hex(),
                 "type": event.type,
                 "name": event.name,
-                "browser": _as_uuid(fact.anonymous),
-                "account": _as_uuid(fact.user),
-                "claimed": _as_uuid(anonymous_subject(claimed) if claimed else None),
-                "alias": _as_uuid(user_subject(previous) if previous and fact.user else None),
+                "browser": _as_hex(fact.anonymous),
+                "account": _as_hex(fact.user),
+                "claimed": _as_hex(anonymous_subject(claimed) if claimed else None),
+                "alias": _as_hex(user_subject(previous) if previous and fact.user else None),
                 "page": fact.page,
                 "campaign": fact.campaign,
                 "referrer": fact.referrer,
@@ -834,7 +902,7 @@ def _rows_of(facts: Iterable[Fact]) -> list[dict[str, Any]]:
                 "amount": change.amount,
                 "currency": change.currency,
                 "properties": _numbers.encode(properties).decode(),
-                "numbered_by": _as_uuid(digest_of(numbering.visitor) if numbering else None),
+                "numbered_by": _as_hex(digest_of(numbering.visitor) if numbering else None),
                 "number": numbering.number if numbering else None,
             }
         )
@@ -990,6 +1058,10 @@ def _as_types(found: Sequence[str] | None) -> tuple[str, ...]:
 
 def _as_uuid(subject: bytes | None) -> UUID | None:
     return UUID(bytes=subject) if subject else None
+
+
+def _as_hex(subject: bytes | None) -> str | None:
+    return subject.hex() if subject else None
 
 
 def _store(store_uid: str) -> UUID:

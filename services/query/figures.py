@@ -9,9 +9,10 @@ whenever one of them comes to light, so the sequence in which they do doesn't ma
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from operator import attrgetter
+from typing import TypeAlias
 
 import msgspec
 from sqlalchemy import delete, update
@@ -32,7 +33,8 @@ from services.query.orders import (
 )
 from services.query.payload import digest_of, text_in
 from services.query.projection import ALIAS, IDENTIFY, PAGE_TYPES, TRACK, Fact
-from services.query.quarters import quarter_of
+from services.query.quarters import QUARTERS_A_DAY, quarter_of
+from services.query.session_sums import SessionChanges, duration_of
 from services.query.sessions import (
     LONGEST_PAUSE,
     Hit,
@@ -49,20 +51,27 @@ from services.query.tables import (
     products,
     representatives,
     revenue,
-    session_sums,
     sessions,
     tallies,
     visits,
 )
-from services.query.tallies import named_product, tallies_of_action, tallies_of_page
+from services.query.tallies import (
+    OF_PRODUCTS,
+    named_product,
+    tallies_of_action,
+    tallies_of_page,
+)
 
-_MICROSECOND = timedelta(microseconds=1)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Session)
 _SESSION_CHANGES = [
     column.name for column in sessions.c if not column.primary_key and column.name != "quarter"
 ]
-_MOST_REMEMBERED = 50_000
+_place_of = attrgetter("time", "mark")
+_MOST_REMEMBERED = 200_000
+
+_Placed: TypeAlias = tuple[Fact, bytes, int]
+"""A fact, the store that it is of, and the quarter in which it happened."""
 
 
 class Memory:
@@ -95,13 +104,13 @@ async def add_facts(
     memory = memory or Memory()
     memory.trim()
     figures = _Figures(transaction, generation, memory)
-    await figures.add_tallies(facts)
-    await figures.add_visits(facts)
+    placed = _place(facts)
+    await figures.add_tallies(placed)
+    await figures.add_visits(placed)
     await figures.add_ownerships(facts)
     await figures.add_aliases(facts)
-    await figures.add_hits(facts)
+    await figures.add_hits(placed)
     await figures.add_orders(facts)
-    await figures.add_product_names(facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,44 +121,48 @@ class _Figures:
     _generation: int
     _memory: Memory
 
-    async def add_tallies(self, facts: Sequence[Fact]) -> None:
-        counted: Counter[tuple[str, int, int, str]] = Counter()
-        for fact in facts:
+    async def add_tallies(self, placed: Sequence[_Placed]) -> None:
+        """Also the names of products, which stand beside what is counted."""
+        counted: defaultdict[tuple[bytes, int, int], defaultdict[str, int]]
+        counted = defaultdict(lambda: defaultdict(int))
+        named: set[tuple[bytes, str, int, str]] = set()
+        found: Iterable[tuple[int, str]]
+        for fact, store, quarter in placed:
             event = fact.event
-            kind, quarter = event.type, quarter_of(event.occur_time)
-            counted[event.store_uid, kind, quarter, event.name] += 1
-            if kind in PAGE_TYPES:
+            kind, name = event.type, event.name
+            counted[store, kind, quarter][name] += 1
+            if kind == TRACK:
+                if product := named_product(name, fact.payload):
+                    counted[store, OF_PRODUCTS[name], quarter][product[0]] += 1
+                    # By day, so that a name that stays isn't written more often.
+                    named.add((store, product[0], quarter // QUARTERS_A_DAY, product[1]))
+                    continue
+                found = tallies_of_action(name, fact.payload)
+            elif kind in PAGE_TYPES:
                 found = tallies_of_page(fact)
-            elif kind == TRACK:
-                found = tallies_of_action(event.name, fact.payload)
             else:
                 continue
-            for measure, name in found:
-                counted[event.store_uid, measure, quarter, name] += 1
+            for measure, key in found:
+                counted[store, measure, quarter][key] += 1
         await bulk.put(
             self._transaction,
             tallies,
             [
-                (self._generation, _store(store_uid), measure, quarter, name.encode(), tally)
-                for (store_uid, measure, quarter, name), tally in sorted(counted.items())
+                (self._generation, *group, name.encode(), tally)
+                for group, names in sorted(counted.items())
+                for name, tally in sorted(names.items())
             ],
             add=["tally"],
         )
+        await self._add_product_names(named)
 
-    async def add_visits(self, facts: Sequence[Fact]) -> None:
+    async def add_visits(self, placed: Sequence[_Placed]) -> None:
         seen = {
-            (fact.event.store_uid, quarter_of(fact.event.occur_time), subject)
-            for fact in facts
+            (self._generation, store, quarter, subject)
+            for fact, store, quarter in placed
             if (subject := fact.user or fact.anonymous) is not None
         }
-        await bulk.put(
-            self._transaction,
-            visits,
-            [
-                (self._generation, _store(store_uid), quarter, subject)
-                for store_uid, quarter, subject in sorted(seen)
-            ],
-        )
+        await bulk.put(self._transaction, visits, sorted(seen))
 
     async def add_ownerships(self, facts: Sequence[Fact]) -> None:
         claims: dict[Key, Ownership] = {}
@@ -226,41 +239,57 @@ class _Figures:
                 replace=["representative"],
             )
 
-    async def add_hits(self, facts: Sequence[Fact]) -> None:
+    async def add_hits(self, placed: Sequence[_Placed]) -> None:
         new: defaultdict[Key, list[Hit]] = defaultdict(list)
-        for fact in facts:
+        for fact, store, _ in placed:
             if fact.anonymous is not None:
-                new[_store(fact.event.store_uid), fact.anonymous].append(_hit_of(fact))
+                new[store, fact.anonymous].append(_hit_of(fact))
         if not new:
             return
         known = await self._sessions_of(new)
-        sums = _SessionSums(self._generation)
+        changes = SessionChanges(self._generation)
         gone: list[tuple[Key, Session]] = []
         made: list[tuple[Key, Session]] = []
+        remembered = self._memory.sessions
         for key, new_hits in sorted(new.items()):
             if len(new_hits) > 1:
-                new_hits.sort(key=lambda hit: hit.place)
+                new_hits.sort(key=_place_of)
             sessions_before = known.get(key, ())
+            if not sessions_before or new_hits[0].place > sessions_before[-1].end:
+                # As nearly always: what happened follows what is known.
+                before = sessions_before[-1] if sessions_before else None
+                cut = cut_into_sessions(new_hits, after=before)
+                remembered[key] = cut[-1]
+                if before is not None:
+                    grown = cut.pop(0)
+                    if grown is not before:
+                        changes.count(key[0], before, sign=-1)
+                        changes.count(key[0], grown, sign=1)
+                        made.append((key, grown))
+                for session in cut:
+                    changes.count(key[0], session, sign=1)
+                    made.append((key, session))
+                continue
             plan = plan_recut(sessions_before, new_hits)
             replayed = new_hits
             if plan.changed:
                 old_hits = [hit for session in plan.changed for hit in hits_of(session)]
-                replayed = sorted([*old_hits, *new_hits], key=lambda hit: hit.place)
+                replayed = sorted([*old_hits, *new_hits], key=_place_of)
             cut = cut_into_sessions(replayed, after=plan.kept)
-            before = {session.start: session for session in plan.changed}
+            old = {session.start: session for session in plan.changed}
             if plan.kept is not None:
-                before[plan.kept.start] = plan.kept
+                old[plan.kept.start] = plan.kept
             after = {session.start: session for session in cut}
-            gone += [(key, session) for start, session in before.items() if start not in after]
-            made += [(key, session) for session in cut if before.get(session.start) != session]
-            for session in before.values():
-                sums.count(key[0], session, sign=-1)
+            gone += [(key, session) for start, session in old.items() if start not in after]
+            made += [(key, session) for session in cut if old.get(session.start) != session]
+            for session in old.values():
+                changes.count(key[0], session, sign=-1)
             for session in cut:
-                sums.count(key[0], session, sign=1)
+                changes.count(key[0], session, sign=1)
             latest = cut[-1]
-            if sessions_before and sessions_before[-1].start not in before:
+            if sessions_before[-1].start not in old:
                 latest = max(latest, sessions_before[-1], key=lambda session: session.start)
-            self._memory.sessions[key] = latest
+            remembered[key] = latest
         await self._drop_sessions(gone)
         await bulk.put(
             self._transaction,
@@ -268,7 +297,7 @@ class _Figures:
             [self._as_row(key, session) for key, session in made],
             replace=_SESSION_CHANGES,
         )
-        await bulk.put(self._transaction, session_sums, sums.rows(), add=_SESSION_SUMS)
+        await changes.write(self._transaction)
 
     async def add_orders(self, facts: Sequence[Fact]) -> None:
         told: defaultdict[Key, list[tuple[Telling, Fact]]] = defaultdict(list)
@@ -314,17 +343,12 @@ class _Figures:
         await bulk.put(self._transaction, revenue, sums.of_revenue(), add=_REVENUE_SUMS)
         await bulk.put(self._transaction, product_sales, sums.of_products(), add=_SALES_SUMS)
 
-    async def add_product_names(self, facts: Sequence[Fact]) -> None:
+    async def _add_product_names(self, named: Iterable[tuple[bytes, str, int, str]]) -> None:
         names: dict[Key, tuple[int, bytes]] = {}
-        for fact in facts:
-            event = fact.event
-            if event.type != TRACK:
-                continue
-            found = named_product(event.name, fact.payload)
-            if found is not None and found[1]:
-                product_id, name = found
-                key = _store(event.store_uid), product_id.encode()
-                told = quarter_of(event.occur_time), name.encode()
+        for store, product_id, day, name in named:
+            if name:
+                key = store, product_id.encode()
+                told = day * QUARTERS_A_DAY, name.encode()
                 names[key] = max(told, names.get(key, told))
         remembered = self._memory.product_names
         names = {
@@ -401,7 +425,7 @@ class _Figures:
             session.referrer.encode(),
             int(session.bounced),
             session.page_count,
-            _duration_of(session),
+            duration_of(session),
             _encoder.encode(session),
         )
 
@@ -427,35 +451,12 @@ _REVENUE_SUMS = [
     "cancellation_count",
     "cancelled",
 ]
-_SESSION_SUMS = ["session_count", "bounce_count", "page_count", "duration"]
 _SALES_SUMS = ["order_count", "quantity", "revenue"]
 _REVENUE_COLUMNS = {
     Telling.COMPLETED: ("order_count", "gross"),
     Telling.REFUNDED: ("refund_count", "refunded"),
     Telling.CANCELLED: ("cancellation_count", "cancelled"),
 }
-
-
-class _SessionSums:
-    """What the sums of sessions gain and lose."""
-
-    def __init__(self, generation: int) -> None:
-        self._generation = generation
-        self._sums: defaultdict[tuple[bytes, int], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
-
-    def count(self, store: bytes, session: Session, *, sign: int) -> None:
-        """Count a session, or with a negative sign take it away."""
-        sums = self._sums[store, quarter_of(session.start_time)]
-        sums[0] += sign
-        if session.bounced:
-            sums[1] += sign
-        sums[2] += sign * session.page_count
-        sums[3] += sign * _duration_of(session)
-
-    def rows(self) -> list[Row]:
-        return [
-            (self._generation, *key, *sums) for key, sums in sorted(self._sums.items()) if any(sums)
-        ]
 
 
 class _Sums:
@@ -509,24 +510,20 @@ class _Sums:
         ]
 
 
+def _place(facts: Iterable[Fact]) -> list[_Placed]:
+    return [
+        (fact, _store(fact.event.store_uid), quarter_of(fact.event.occur_time)) for fact in facts
+    ]
+
+
 def _hit_of(fact: Fact) -> Hit:
-    kind = HitKind.OTHER
-    if fact.event.type in PAGE_TYPES:
-        kind = HitKind.PAGE
-    elif fact.event.type == TRACK:
+    event = fact.event
+    kind, page = HitKind.OTHER, ""
+    if event.type == TRACK:
         kind = HitKind.ACTION
-    return Hit(
-        time=fact.event.occur_time,
-        mark=fact.mark,
-        kind=kind,
-        page=fact.page if kind is HitKind.PAGE else "",
-        campaign=fact.campaign,
-        referrer=fact.referrer,
-    )
-
-
-def _duration_of(session: Session) -> int:
-    return (session.end_time - session.start_time) // _MICROSECOND
+    elif event.type in PAGE_TYPES:
+        kind, page = HitKind.PAGE, fact.page
+    return Hit(event.occur_time, fact.mark, kind, page, fact.campaign, fact.referrer)
 
 
 def _store(store_uid: str) -> bytes:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+
+_NEAR = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,23 @@ class Sightings:
         if seen and seen.position <= cursor.position:
             return later(cursor.as_of_time, seen.as_of_time)
         return cursor.as_of_time
+
+
+def keeps_up(copied: Sequence[Cursor], listed: Sequence[Cursor]) -> bool:
+    """Whether a copy is as far as what it copies, or has been lately."""
+    known = {cursor.shard: cursor for cursor in copied}
+
+    def is_near(cursor: Cursor) -> bool:
+        copy = known.get(cursor.shard)
+        if copy is None or copy.change_number != cursor.change_number:
+            return not cursor.position
+        if copy.position >= cursor.position:
+            return True
+        if copy.as_of_time is None or cursor.as_of_time is None:
+            return False
+        return cursor.as_of_time - copy.as_of_time <= _NEAR
+
+    return all(is_near(cursor) for cursor in listed)
 
 
 def later(one: datetime | None, other: datetime | None) -> datetime | None:

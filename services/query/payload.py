@@ -45,6 +45,19 @@ class Payload(msgspec.Struct, frozen=True, gc=False):
     previous_id: str
 
 
+class Whereabouts(msgspec.Struct, frozen=True, gc=False):
+    """Where something happened. What isn't known is empty."""
+
+    page: str
+    """The path of the page."""
+    campaign: str
+    """Source, medium and name of the campaign, parted by ` / `."""
+    referrer: str
+    """The host that led to the page, if it is another than the page's own."""
+    country: str
+    """The country that the event names."""
+
+
 def _as_decimal(digits: str) -> Decimal | None:
     try:
         return Decimal(digits)
@@ -52,13 +65,18 @@ def _as_decimal(digits: str) -> Decimal | None:
         return None  # An exponent beyond what decimals can have.
 
 
+# A number that no decimal can be stops the first, which is the quicker one.
+_quick_decoder = msgspec.json.Decoder(_Fields, float_hook=Decimal)
 _decoder = msgspec.json.Decoder(_Fields, float_hook=_as_decimal)
 
 
 def read_payload(payload: bytes) -> Payload:
     """What the payload says; an empty one, if it can't be read at all."""
     try:
-        fields = _decoder.decode(payload)
+        try:
+            fields = _quick_decoder.decode(payload)
+        except InvalidOperation:
+            fields = _decoder.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
         return Payload(_NOTHING, _NOTHING, "")
     return Payload(
@@ -70,7 +88,9 @@ def read_payload(payload: bytes) -> Payload:
 
 def text_in(values: Mapping[str, Any], *path: str) -> str:
     """The text at the path, at most 255 characters of it; empty if there is none."""
-    return _as_text(_value_in(values, path))
+    # The most frequent first: one key, and a text there.
+    found = values.get(path[0]) if len(path) == 1 else _value_in(values, path)
+    return found.strip()[:_TEXT_LENGTH] if type(found) is str else _as_text(found)
 
 
 def part_in(values: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
@@ -108,6 +128,12 @@ def number_in(values: Mapping[str, Any], key: str) -> Decimal | None:
     return number if number.is_finite() else None
 
 
+def digest_of_one(text: str) -> bytes:
+    """What `digest_of` gives of this text alone."""
+    encoded = text.encode("utf-8", "surrogatepass")
+    return blake2b(len(encoded).to_bytes(4, "big") + encoded, digest_size=_DIGEST_BYTES).digest()
+
+
 def digest_of(*texts: str) -> bytes:
     """16 bytes that stand for the texts, in this order."""
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
@@ -115,35 +141,34 @@ def digest_of(*texts: str) -> bytes:
     return blake2b(whole, digest_size=_DIGEST_BYTES).digest()
 
 
-def page_path_of(payload: Payload) -> str:
-    """The path of the page on which it happened."""
-    for values in (part_in(payload.context, "page"), payload.properties):
-        if path := _as_text(values.get("path")):
-            return path
-        if url := _as_text(values.get("url")):
-            return _split(url)[1]
-    return ""
-
-
-def referrer_of(payload: Payload) -> str:
-    """The host that led to the page, if it is another than the page's own."""
-    page, properties = part_in(payload.context, "page"), payload.properties
+def whereabouts_of(payload: Payload) -> Whereabouts:
+    """Where it happened. In one go, since there is one of each event."""
+    context, properties = payload.context, payload.properties
+    page = context.get("page")
+    if type(page) is not dict:
+        page = _NOTHING
+    page_url, other_url = _as_text(page.get("url")), _as_text(properties.get("url"))
+    path = _as_text(page.get("path"))
+    if not path:
+        path = _split(page_url)[1] if page_url else _as_text(properties.get("path"))
+        if not path and not page_url and other_url:
+            path = _split(other_url)[1]
     referrer = _as_text(page.get("referrer")) or _as_text(properties.get("referrer"))
-    if not referrer:
-        return ""
-    host = _split(referrer)[0]
-    own = _split(_as_text(page.get("url")) or _as_text(properties.get("url")))[0]
-    return "" if host == own else host
-
-
-def campaign_of(payload: Payload) -> str:
-    """Source, medium and name of the campaign, parted by ` / `; empty if there is none."""
-    if campaign := part_in(payload.context, "campaign"):
-        parts = [_as_text(campaign.get(key)) for key in ("source", "medium", "name")]
+    if referrer:
+        host = _split(referrer)[0]
+        referrer = "" if host == _split(page_url or other_url)[0] else host
+    campaign = ""
+    named = context.get("campaign")
+    if type(named) is dict and named:
+        parts = [_as_text(named.get(key)) for key in ("source", "medium", "name")]
         if any(parts):
-            return " / ".join(parts)[:_TEXT_LENGTH]
-    search = text_in(payload.context, "page", "search")
-    return _campaign_in(search) if "utm_" in search else ""
+            campaign = " / ".join(parts)[:_TEXT_LENGTH]
+    if not campaign:
+        search = _as_text(page.get("search"))
+        campaign = _campaign_in(search) if "utm_" in search else ""
+    location = context.get("location")
+    country = _as_text(location.get("country")) if type(location) is dict else ""
+    return Whereabouts(path, campaign, referrer, country)
 
 
 @lru_cache(_REMEMBERED)
@@ -170,11 +195,6 @@ def _device_in(agent: str) -> str:
     if "Mobi" in agent:
         return "mobile"
     return "desktop" if agent.startswith("Mozilla/") else ""
-
-
-def country_of(payload: Payload) -> str:
-    """The country that the event names."""
-    return text_in(payload.context, "location", "country")
 
 
 @lru_cache(_REMEMBERED)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, timedelta
+from typing import TypeAlias
 
 import grpc
 from prometheus_client import Counter, Gauge
@@ -15,10 +19,14 @@ from common.log import describe_failure
 from services.query import figures, repository
 from services.query.changes import ChangeFollower, without_carried
 from services.query.freshness import Cursor, Sightings, later
-from services.query.projection import LogDisorder, Projection, fold
+from services.query.handover import Batch, Handover
+from services.query.projection import Fact, LogDisorder, Projection, fold
 from shoptrail.ingest.v1 import ingest_pb2, ingest_pb2_grpc
+from shoptrail.ingest.v1.event_pb2 import Event
 
 log = logging.getLogger(__name__)
+
+_Answer: TypeAlias = ingest_pb2.ReadLogResponse
 
 LOG_SERVICE = ingest_pb2.DESCRIPTOR.services_by_name["Ingest"].full_name
 """What the projector reads the log from."""
@@ -31,8 +39,18 @@ _GENERATION = Gauge("query_projector_generation", "The generation of figures tha
 
 # More would cost each event less, and keep answers waiting longer while they are folded.
 _PAGE_EVENTS = 2000
+_TURN_EVENTS = 250
 _ANSWER_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
+
+
+def look_for_cycles_less_often() -> None:
+    """Spare the process most of Python's search for cycles of objects, of which events have none.
+
+    A page of events is tens of thousands of small objects, which would set it off dozens of times:
+    a third of what reading the page takes.
+    """
+    gc.set_threshold(100_000, 20, 50)
 
 
 class _Overtaken(Exception):
@@ -41,6 +59,30 @@ class _Overtaken(Exception):
 
 class _Replaced(Exception):
     """The generation doesn't answer any more."""
+
+
+class _NextPage:
+    """The page of the log that comes next: read while the one before is projected."""
+
+    def __init__(self, read: Callable[[Cursor, timedelta], Awaitable[_Answer]]) -> None:
+        self._read = read
+        self._reading: asyncio.Future[_Answer] | None = None
+
+    def begin(self, cursor: Cursor) -> None:
+        """Begin to read what follows a cursor, which comes to stand there."""
+        self._reading = asyncio.ensure_future(self._read(cursor, timedelta()))
+
+    async def read(self, cursor: Cursor, wait: timedelta) -> _Answer:
+        """What follows a cursor."""
+        reading, self._reading = self._reading, None
+        return await (reading or self._read(cursor, wait))
+
+    async def forget(self) -> None:
+        """Read nothing beforehand."""
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
 
 class Projector:
@@ -63,11 +105,13 @@ class Projector:
         ingest: ingest_pb2_grpc.IngestAsyncStub,
         *,
         sightings: Sightings,
+        handover: Handover | None = None,
         longest_wait: timedelta = timedelta(seconds=2),
     ) -> None:
         self._database = database
         self._ingest = ingest
         self._sightings = sightings
+        self._handover = handover or Handover()
         self._longest_wait = longest_wait
         self._cursor_counts: dict[int, int] = {}
         self._changes = ChangeFollower(database, ingest)
@@ -100,6 +144,15 @@ class Projector:
                 followers.create_task(self._follow(generation, 0, followers))
 
     async def _follow(self, generation: int, shard: int, followers: asyncio.TaskGroup) -> None:
+        page = _NextPage(self._read_log)
+        try:
+            await self._follow_pages(generation, shard, page, followers)
+        finally:
+            await page.forget()
+
+    async def _follow_pages(
+        self, generation: int, shard: int, page: _NextPage, followers: asyncio.TaskGroup
+    ) -> None:
         cursor = None
         memory = figures.Memory()
         wait = timedelta()
@@ -110,8 +163,9 @@ class Projector:
                 if cursor is None:
                     # What wasn't committed must not be taken for what there is.
                     memory = figures.Memory()
+                    await page.forget()
                     cursor, wait = await self._find_cursor(generation, shard), timedelta()
-                answer = await self._read_log(cursor, wait)
+                answer = await page.read(cursor, wait)
                 await self._meet_shards(generation, answer.shard_count, followers)
                 if answer.change_number < cursor.change_number:
                     raise LogDisorder(
@@ -123,10 +177,13 @@ class Projector:
                     if not await self._changes.follow(shard):
                         await asyncio.sleep(_FIRST_PAUSE_SECONDS)
                     raise _Overtaken
+                if answer.events and _is_far(answer.events[-1].position, answer):
+                    page.begin(replace(cursor, position=answer.events[-1].position))
                 cursor = await self._project(generation, answer, cursor, memory)
                 wait = self._longest_wait
                 pause_seconds = _FIRST_PAUSE_SECONDS
             except _Overtaken:
+                self._handover.tell()
                 cursor = None
             except _Replaced:
                 return
@@ -178,7 +235,7 @@ class Projector:
         memory: figures.Memory,
     ) -> Cursor:
         """Bring the read models up to date with the answer; returns where the cursor is then."""
-        projection = fold(answer.events, shard=old.shard, after_position=old.position)
+        projection = await _fold_in_turns(answer.events, old)
         if not projection.facts and answer.head_position != old.position:
             raise LogDisorder(
                 f"nothing follows {old.position} though the head is at {answer.head_position}"
@@ -200,12 +257,15 @@ class Projector:
             async with self._database.read() as snapshot:
                 state = await repository.get_state(snapshot, generation)
         if state == repository.LIVE:
-            if not projection.facts:
+            if projection.facts:
+                self._handover.put(Batch(old.position, new, projection.facts))
+            else:
                 self._sightings.note(new)
             _GENERATION.set(generation)
             _LAG.labels(old.shard).set(answer.head_position - projection.position)
         elif state == repository.BUILDING:
-            await self._replace_live_by(generation)
+            if not _is_far(projection.position, answer):
+                await self._replace_live_by(generation)
         else:
             raise _Replaced
         return new
@@ -243,6 +303,24 @@ class Projector:
             replaced = await repository.replace_live_by(transaction, generation)
         if replaced:
             log.info("generation replaced", extra={"generation": generation})
+
+
+def _is_far(position: int, answer: _Answer) -> bool:
+    """Whether there is a whole page between a position and the head of the log."""
+    return answer.head_position - position >= _PAGE_EVENTS
+
+
+async def _fold_in_turns(events: Sequence[Event], after: Cursor) -> Projection:
+    """As `fold`, but others have their turn in between: a page takes longer than an answer may."""
+    facts: list[Fact] = []
+    position = after.position
+    for start in range(0, len(events), _TURN_EVENTS):
+        some = events[start : start + _TURN_EVENTS]
+        projection = fold(some, shard=after.shard, after_position=position)
+        facts += projection.facts
+        position = projection.position
+        await asyncio.sleep(0)
+    return Projection(position, facts)
 
 
 def _describe(error: Exception) -> dict[str, str]:

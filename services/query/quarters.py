@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 QUARTER = timedelta(minutes=15)
 QUARTER_SECONDS = 15 * 60
+QUARTERS_A_DAY = 96
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

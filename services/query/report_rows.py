@@ -4,18 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, Table, and_, distinct, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Table,
+    and_,
+    case,
+    distinct,
+    func,
+    literal,
+    select,
+    union_all,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.query.columns import Visitors
+from services.query.quarters import QUARTERS_A_DAY
 from services.query.reports import Stretch
 from services.query.repository import period_in
+from services.query.session_sums import SESSION_SUMS, SessionDimension
 from services.query.tables import (
     owners,
     product_sales,
     products,
     representatives,
     revenue,
+    session_days,
     session_sums,
     sessions,
     tallies,
@@ -75,26 +90,58 @@ class RevenueSums:
         return RevenueSums(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
-async def count_visitors(snapshot: AsyncConnection, asked: Range) -> int:
-    """How many different people did something."""
-    statement = select(func.count(distinct(_PERSON))).select_from(_VISITORS)
-    return int(await snapshot.scalar(statement.where(_in_range(visits, asked))) or 0)
+async def count_visitors(
+    snapshot: AsyncConnection, asked: Range, stretches: Sequence[Stretch], previous: Stretch
+) -> Visitors:
+    """How many different people did something.
 
-
-async def count_visitors_by_period(
-    snapshot: AsyncConnection, asked: Range, stretch: Stretch
-) -> dict[int, int]:
-    """How many different people did something, by index of the period."""
-    statement = (
-        select(period_in(visits.c.quarter, stretch), func.count(distinct(_PERSON)))
-        .select_from(_VISITORS)
-        .where(_in_range(visits, asked.within(stretch)))
-        .group_by("period")
+    In one go: to find out who did something takes longer than all that is asked of it.
+    """
+    quarter = visits.c.quarter
+    period = case(
+        (quarter < previous.end_quarter, literal(_PREVIOUS)),
+        *(
+            (quarter < stretch.end_quarter, stretch.first_period + period_in(quarter, stretch))
+            for stretch in stretches
+        ),
+    ).label("period")
+    # The one range follows the other.
+    both = Range(
+        asked.generation, asked.store_uid, previous.first_quarter, stretches[-1].end_quarter
     )
-    return {
-        stretch.first_period + int(index): int(count)
-        for index, count in await snapshot.execute(statement)
+    subjects = (
+        select(period, visits.c.subject).where(_in_range(visits, both)).distinct().cte("subjects")
+    )
+    # Who an id belongs to is looked up when asked, so what becomes known later holds for all
+    # before.
+    owner = func.coalesce(owners.c.user, subjects.c.subject)
+    of_store = (asked.generation, asked.store_uid)
+    people = (
+        select(
+            subjects.c.period, func.coalesce(representatives.c.representative, owner).label("who")
+        )
+        .select_from(
+            subjects.outerjoin(owners, _of_subject(owners, of_store, subjects.c.subject)).outerjoin(
+                representatives, _of_subject(representatives, of_store, owner)
+            )
+        )
+        .distinct()
+        .cte("people")
+    )
+    in_all = select(literal(_IN_ALL).label("period"), func.count(distinct(people.c.who))).where(
+        people.c.period != _PREVIOUS
+    )
+    by_period = select(people.c.period, func.count()).group_by(people.c.period)
+    found = {
+        int(index): int(count)
+        for index, count in await snapshot.execute(union_all(by_period, in_all))
     }
+    period_count = stretches[-1].first_period + stretches[-1].period_count
+    return Visitors(
+        [found.get(index, 0) for index in range(period_count)],
+        total=found[_IN_ALL],
+        previous=found.get(_PREVIOUS, 0),
+    )
 
 
 async def sum_sessions(
@@ -102,7 +149,7 @@ async def sum_sessions(
 ) -> dict[int, SessionSums]:
     """What the sessions come to that began in each period, by its index."""
     statement = (
-        select(period_in(session_sums.c.quarter, stretch), *_sums_of(session_sums, _SESSIONS))
+        select(period_in(session_sums.c.quarter, stretch), *_sums_of(session_sums, SESSION_SUMS))
         .where(_in_range(session_sums, asked.within(stretch)))
         .group_by("period")
     )
@@ -113,15 +160,41 @@ async def sum_sessions(
 
 
 async def rank_sessions(
-    snapshot: AsyncConnection, asked: Range, column: str, *, limit: int
+    snapshot: AsyncConnection, asked: Range, dimension: SessionDimension, *, limit: int
 ) -> list[tuple[str, SessionSums]]:
-    """What the sessions with each value of a column come to, the most sessions first."""
-    value = sessions.c[column]
+    """What the sessions with each value of a dimension come to, the most sessions first.
+
+    Whole days have their sums; of what is left at both ends, the sessions are summed.
+    """
+    first_day = -(-asked.first_quarter // QUARTERS_A_DAY)
+    end_day = max(asked.end_quarter // QUARTERS_A_DAY, first_day)
+    parts = [
+        select(session_days.c.value, *(session_days.c[name] for name in SESSION_SUMS)).where(
+            session_days.c.generation == asked.generation,
+            session_days.c.store_uid == asked.store_uid,
+            session_days.c.dimension == dimension,
+            session_days.c.day >= first_day,
+            session_days.c.day < end_day,
+        )
+    ]
+    value = sessions.c[dimension.name.lower()].label("value")
+    first_whole = min(first_day * QUARTERS_A_DAY, asked.end_quarter)
+    for first, end in (
+        (asked.first_quarter, first_whole),
+        (max(end_day * QUARTERS_A_DAY, first_whole), asked.end_quarter),
+    ):
+        if first < end:
+            edge = Range(asked.generation, asked.store_uid, first, end)
+            each = literal(1).label("session_count")
+            sums = (sessions.c[name] for name in SESSION_SUMS[1:])
+            parts.append(select(value, each, *sums).where(_in_range(sessions, edge)))
+    found = union_all(*parts).subquery()
+    count = func.sum(found.c.session_count)
     statement = (
-        select(value, func.count(), *_sums_of(sessions, _SESSIONS[1:]))
-        .where(_in_range(sessions, asked))
-        .group_by(value)
-        .order_by(func.count().desc(), value)
+        select(found.c.value, *(func.sum(found.c[name]) for name in SESSION_SUMS))
+        .group_by(found.c.value)
+        .having(count > 0)
+        .order_by(count.desc(), found.c.value)
         .limit(limit)
     )
     return [
@@ -234,6 +307,17 @@ def _in_range(table: Table, asked: Range) -> ColumnElement[bool]:
     )
 
 
+def _of_subject(
+    table: Table, of_store: tuple[int, str], subject: ColumnElement[Any]
+) -> ColumnElement[bool]:
+    generation, store_uid = of_store
+    return and_(
+        table.c.generation == generation,
+        table.c.store_uid == store_uid,
+        table.c.subject == subject,
+    )
+
+
 def _sums_of(table: Table, columns: Sequence[str]) -> list[ColumnElement[int]]:
     return [func.sum(table.c[name]) for name in columns]
 
@@ -247,22 +331,5 @@ _REVENUE = (
     "cancelled",
 )
 _SALES = ("order_count", "quantity", "revenue")
-_SESSIONS = ("session_count", "bounce_count", "page_count", "duration")
-_OWNER = func.coalesce(owners.c.user, visits.c.subject)
-# Who an id belongs to is looked up when asked, so what becomes known later holds for all before.
-_VISITORS = visits.outerjoin(
-    owners,
-    and_(
-        owners.c.generation == visits.c.generation,
-        owners.c.store_uid == visits.c.store_uid,
-        owners.c.subject == visits.c.subject,
-    ),
-).outerjoin(
-    representatives,
-    and_(
-        representatives.c.generation == visits.c.generation,
-        representatives.c.store_uid == visits.c.store_uid,
-        representatives.c.subject == _OWNER,
-    ),
-)
-_PERSON = func.coalesce(representatives.c.representative, _OWNER)
+# What stands for the range before and for the whole range, among the indices of periods.
+_PREVIOUS, _IN_ALL = -1, -2

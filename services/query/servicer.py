@@ -20,7 +20,7 @@ from services.query import change_repository, report_rows, repository, silence
 from services.query.amounts import as_amount
 from services.query.answers import attribution, carts, describe, export, loss, reconciliation, trend
 from services.query.columns import EventColumns, Scope
-from services.query.freshness import Cursor, Sightings
+from services.query.freshness import Cursor, Sightings, keeps_up
 from services.query.identities import anonymous_subject, user_subject
 from services.query.orders import Trust
 from services.query.projection import (
@@ -43,6 +43,7 @@ from services.query.questions import (
 )
 from services.query.report_rows import RevenueSums, SessionSums
 from services.query.repository import Place, Selection
+from services.query.session_sums import SessionDimension
 from services.query.subject_answers import SubjectAnswers
 from services.query.tallies import EVENT_TYPES, Measure
 from shoptrail.query.v1 import (
@@ -75,11 +76,11 @@ _LONGEST_TAIL = timedelta(seconds=2)
 _TAIL_PAUSE_SECONDS = 0.1
 _TAIL_EVENTS = 20_000
 _PAGE_BYTES = 4 * 1024 * 1024
-_SESSION_COLUMNS = {
-    SessionBreakdown.SESSION_BREAKDOWN_ENTRY_PAGE: "entry_page",
-    SessionBreakdown.SESSION_BREAKDOWN_EXIT_PAGE: "exit_page",
-    SessionBreakdown.SESSION_BREAKDOWN_CAMPAIGN: "campaign",
-    SessionBreakdown.SESSION_BREAKDOWN_REFERRER: "referrer",
+_SESSION_DIMENSIONS = {
+    SessionBreakdown.SESSION_BREAKDOWN_ENTRY_PAGE: SessionDimension.ENTRY_PAGE,
+    SessionBreakdown.SESSION_BREAKDOWN_EXIT_PAGE: SessionDimension.EXIT_PAGE,
+    SessionBreakdown.SESSION_BREAKDOWN_CAMPAIGN: SessionDimension.CAMPAIGN,
+    SessionBreakdown.SESSION_BREAKDOWN_REFERRER: SessionDimension.REFERRER,
 }
 _RANKED_MEASURES = {
     ProductRanking.PRODUCT_RANKING_VIEWS: Measure.PRODUCT_VIEWS,
@@ -187,22 +188,30 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
         self, request: query_pb2.CountVisitorsRequest, context: Context
     ) -> query_pb2.CountVisitorsResponse:
         question = self._questions.read(request, {})
-        counts = [0] * question.period_count
+        copied = await self._columns.cursors()
         async with self._database.read() as snapshot:
             live = await repository.find_live_generation(snapshot)
             cursors = await repository.list_cursors(snapshot, live)
-            asked = question.range_in(live)
-            visitor_count = await report_rows.count_visitors(snapshot, asked)
-            previous = await report_rows.count_visitors(snapshot, asked.within(question.previous))
-            for stretch in question.stretches if visitor_count else ():
-                found = await report_rows.count_visitors_by_period(snapshot, asked, stretch)
-                for period, count in found.items():
-                    counts[period] = count
+            asked, previous = question.range_in(live), question.previous
+            # In the columns, people are found in a fraction of the time; but those of events that
+            # have expired are in the figures alone.
+            by_columns = keeps_up(copied, cursors) and not await change_repository.carries_people(
+                snapshot, asked.store_uid, previous.first_quarter, asked.end_quarter
+            )
+            if not by_columns:
+                visitors = await report_rows.count_visitors(
+                    snapshot, asked, question.stretches, previous
+                )
+        if by_columns:
+            cursors = copied
+            visitors = await self._columns.visitors(
+                asked.store_uid, question.boundaries, previous_start=question.previous_start
+            )
         return query_pb2.CountVisitorsResponse(
             period_times=_as_timestamps(question),
-            counts=counts,
-            visitor_count=visitor_count,
-            previous_visitor_count=previous,
+            counts=visitors.periods,
+            visitor_count=visitors.total,
+            previous_visitor_count=visitors.previous,
             as_of=self._as_of(cursors),
         )
 
@@ -210,7 +219,7 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
         self, request: query_pb2.ReportSessionsRequest, context: Context
     ) -> query_pb2.ReportSessionsResponse:
         violations: dict[str, str] = {}
-        if request.breakdown and request.breakdown not in _SESSION_COLUMNS:
+        if request.breakdown and request.breakdown not in _SESSION_DIMENSIONS:
             violations["breakdown"] = "must be ENTRY_PAGE, EXIT_PAGE, CAMPAIGN or REFERRER"
         question = self._questions.read(request, violations)
         found: dict[int, SessionSums] = {}
@@ -223,8 +232,8 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
                 found |= await report_rows.sum_sessions(snapshot, asked, stretch)
             previous = await report_rows.sum_sessions(snapshot, asked, question.previous)
             if request.breakdown:
-                column = _SESSION_COLUMNS[request.breakdown]
-                rows = await report_rows.rank_sessions(snapshot, asked, column, limit=_MOST_ROWS)
+                dimension = _SESSION_DIMENSIONS[request.breakdown]
+                rows = await report_rows.rank_sessions(snapshot, asked, dimension, limit=_MOST_ROWS)
         nothing = SessionSums()
         return query_pb2.ReportSessionsResponse(
             period_times=_as_timestamps(question),

@@ -180,6 +180,23 @@ session_sums = Table(
     **_FIGURES_OPTIONS,
 )
 
+# What would else be summed from all sessions of a report's range, which are ever more.
+session_days = Table(
+    "session_days",
+    metadata,
+    *_of_a_store(),
+    # The number of a `SessionDimension`.
+    Column("dimension", SmallInteger, primary_key=True, autoincrement=False),
+    # The day in UTC on which the sessions began: its number since 1970.
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("value", ExactText(), primary_key=True),
+    Column("session_count", BigInteger, nullable=False),
+    Column("bounce_count", BigInteger, nullable=False),
+    Column("page_count", BigInteger, nullable=False),
+    Column("duration", BigInteger, nullable=False),
+    **_FIGURES_OPTIONS,
+)
+
 orders = Table(
     "orders",
     metadata,
@@ -310,6 +327,7 @@ FIGURES = (
     representatives,
     sessions,
     session_sums,
+    session_days,
     orders,
     revenue,
     product_sales,

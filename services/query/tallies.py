@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from enum import IntEnum
 
 from services.query.orders import product_id_of
@@ -42,7 +41,7 @@ class Measure(IntEnum):
 
 
 # With the names that the first version of the specification gave them.
-_OF_PRODUCTS = {
+OF_PRODUCTS = {
     "Product Viewed": Measure.PRODUCT_VIEWS,
     "Viewed Product": Measure.PRODUCT_VIEWS,
     "Product Added": Measure.PRODUCT_ADDITIONS,
@@ -52,6 +51,7 @@ _OF_PRODUCTS = {
     "Product Clicked": Measure.PRODUCT_CLICKS,
     "Clicked Product": Measure.PRODUCT_CLICKS,
 }
+"""The `track` events that are about one product, and what of it they count."""
 _OF_PROMOTIONS = {
     "Promotion Viewed": Measure.PROMOTION_VIEWS,
     "Viewed Promotion": Measure.PROMOTION_VIEWS,
@@ -68,50 +68,54 @@ _SEARCHES = ("Products Searched", "Searched Products")
 _RESULT_COUNTS = ("results_count", "result_count", "results", "number_of_results")
 
 
-def tallies_of_page(fact: Fact) -> Iterator[tuple[Measure, str]]:
+def tallies_of_page(fact: Fact) -> list[tuple[int, str]]:
     """What the view of a page counts for, and under which key."""
+    # A list by hand: there is one for each page, and a generator takes twice as long.
+    found: list[tuple[int, str]] = []
     if fact.page:
-        yield Measure.PAGE_VIEWS_BY_PATH, fact.page
+        found.append((Measure.PAGE_VIEWS_BY_PATH, fact.page))
     if fact.campaign:
-        yield Measure.PAGE_VIEWS_BY_CAMPAIGN, fact.campaign
+        found.append((Measure.PAGE_VIEWS_BY_CAMPAIGN, fact.campaign))
     if fact.referrer:
-        yield Measure.PAGE_VIEWS_BY_REFERRER, fact.referrer
+        found.append((Measure.PAGE_VIEWS_BY_REFERRER, fact.referrer))
     if fact.device:
-        yield Measure.PAGE_VIEWS_BY_DEVICE, fact.device
+        found.append((Measure.PAGE_VIEWS_BY_DEVICE, fact.device))
     if fact.country:
-        yield Measure.PAGE_VIEWS_BY_COUNTRY, fact.country
+        found.append((Measure.PAGE_VIEWS_BY_COUNTRY, fact.country))
+    return found
 
 
-def tallies_of_action(name: str, payload: Payload) -> Iterator[tuple[Measure, str]]:
+def tallies_of_action(name: str, payload: Payload) -> list[tuple[int, str]]:
     """What a `track` event counts for, and under which key."""
+    if product := named_product(name, payload):
+        return [(OF_PRODUCTS[name], product[0])]
     properties = payload.properties
-    if name in _OF_PRODUCTS:
-        # Some senders put the product into an object of its own.
-        key = product_id_of(properties) or product_id_of(part_in(properties, "product"))
-        found = [(_OF_PRODUCTS[name], key)]
-    elif name in _SEARCHES:
+    found: list[tuple[int, str]] = []
+    if name in _SEARCHES:
         term = " ".join(text_in(properties, "query").lower().split())
-        found = [(Measure.SEARCHES, term)]
+        found.append((Measure.SEARCHES, term))
         if _found_nothing(payload):
             found.append((Measure.SEARCHES_WITHOUT_RESULT, term))
     elif name in _OF_PROMOTIONS:
         key = text_in(properties, "promotion_id") or text_in(properties, "name")
-        found = [(_OF_PROMOTIONS[name], key)]
+        found.append((_OF_PROMOTIONS[name], key))
     elif name in _OF_COUPONS:
         key = text_in(properties, "coupon_id") or text_in(properties, "coupon")
-        found = [(_OF_COUPONS[name], key)]
-    else:
-        return
-    yield from (tally for tally in found if tally[1])
+        found.append((_OF_COUPONS[name], key))
+    return [tally for tally in found if tally[1]]
 
 
 def named_product(name: str, payload: Payload) -> tuple[str, str] | None:
     """The id of the product that a `track` event is about, and what it calls it."""
-    if name not in _OF_PRODUCTS:
+    if name not in OF_PRODUCTS:
         return None
-    for product in (payload.properties, part_in(payload.properties, "product")):
-        if product_id := product_id_of(product):
-            return product_id, text_in(product, "name")
+    properties = payload.properties
+    if product_id := product_id_of(properties):
+        return product_id, text_in(properties, "name")
+    # Some senders put the product into an object of its own.
+    product = part_in(properties, "product")
+    if product_id := product_id_of(product):
+        return product_id, text_in(product, "name")
     return None
 
 

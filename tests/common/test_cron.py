@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, Gauge
 from redis.asyncio import Redis
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -403,6 +403,26 @@ async def test_a_job_that_nobody_called_for_two_periods_is_overdue(scene: Scene)
     listed = await scene.jobs.ListJobs(maintenance_pb2.ListJobsRequest(), timeout=5)
 
     assert [job.name for job in listed.jobs if job.overdue] == ["work"]
+
+
+async def test_gauges_say_what_the_process_measures(scene: Scene) -> None:
+    known = Gauge("test_gauge", "Made for this test.", ["shard"])
+    known.labels("1").set(2.5)
+    known.labels("0").set(7)
+
+    try:
+        listed = await scene.jobs.ListGauges(maintenance_pb2.ListGaugesRequest(), timeout=5)
+    finally:
+        REGISTRY.unregister(known)
+    names = [gauge.name for gauge in listed.gauges]
+    assert names == sorted(names)
+    assert "process_resident_memory_bytes" in names
+    ours = [gauge for gauge in listed.gauges if gauge.name == "test_gauge"]
+    assert [(gauge.labels[0].name, gauge.labels[0].value, gauge.value) for gauge in ours] == [
+        ("shard", "0", 7),
+        ("shard", "1", 2.5),
+    ]
+    assert ours[0].description == "Made for this test."
 
 
 async def test_runs_are_listed_page_by_page(scene: Scene) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import json
 import re
 import time
+import zipfile
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -151,7 +153,7 @@ async def test_rejected_events_are_fixed_and_replayed(
 
     await expect(page.get_by_text("Nothing is rejected")).to_be_visible()
     await visit.go("delivery")
-    await expect(page.get_by_text("3 received = 3 + 0 + 0 + 0")).to_be_visible()
+    await expect(page.get_by_text("3 received = 3 + 0 + 0 + 0 + 0")).to_be_visible()
     async with mesh.client(shop.secret_key) as http:
         events = (await http.get(f"/v1/stores/{shop.store_uid}/events")).json()["events"]
     assert [event["name"] for event in events] == ["Product Viewed"] * 3
@@ -175,6 +177,106 @@ async def test_the_shop_s_own_list_is_held_against_what_events_told(
     differing = page.get_by_role("group", name="Differing orders").get_by_role("row")
     await expect(differing.filter(has_text="o-2")).to_contain_text("€12.51€12.50")
     await expect(page.get_by_text("Your list €82.41, events €88.40")).to_be_visible()
+
+
+async def test_events_are_saved_as_a_file(mesh: RunningMesh, visiting: Visiting) -> None:
+    shop = await mesh.new_shop()
+    await send(mesh, shop, [_track("Tea Poured", "ada"), _track("Cup Broken", "bea")])
+    visit = await visiting(shop.secret_key)
+    page = visit.page
+    await visit.go("export")
+    await page.get_by_label("Only events of this name").fill("Tea Poured")
+
+    async with page.expect_download() as downloading:
+        await page.get_by_role("button", name="Export", exact=True).click()
+    download = await downloading.value
+    events = [json.loads(line) for line in (await download.path()).read_text().splitlines()]
+
+    assert download.suggested_filename == "events.ndjson"
+    assert [(event["name"], event["user_id"]) for event in events] == [("Tea Poured", "ada")]
+    await expect(page.get_by_text("1 of 1 events, saved")).to_be_visible()
+
+
+async def test_a_person_is_exported_and_erased_with_a_receipt(
+    mesh: RunningMesh, visiting: Visiting, operator_key: str
+) -> None:
+    shop = await mesh.new_shop()
+    await send(mesh, shop, [_track("Tea Poured", "ada"), _track("Cup Broken", "bea")])
+    visit = await visiting(operator_key)
+    page = visit.page
+    await visit.go(f"people?store={shop.store_uid}")
+    await page.get_by_label("User id", exact=True).fill("ada")
+    await page.get_by_role("button", name="Open the case").click()
+
+    async with page.expect_download() as downloading:
+        await page.get_by_role("button", name="Save the archive").click()
+    with zipfile.ZipFile(await (await downloading.value).path()) as archive:
+        everything = b"".join(archive.read(name) for name in archive.namelist())
+    assert b"Tea Poured" in everything
+    assert b"Cup Broken" not in everything
+
+    await page.get_by_role("button", name="Erase", exact=True).click()
+    await page.get_by_label("User id", exact=True).fill("ada")
+    await page.get_by_role("button", name="Open the case").click()
+    await page.get_by_role("button", name="Erase them").click()
+    receipt = json.loads(await page.get_by_label("The receipt").inner_text())
+    assert receipt["store_uid"] == shop.store_uid
+    requests = page.get_by_role("group", name="Requests")
+    await expect(requests.get_by_text("done", exact=True)).to_have_count(2)
+    async with mesh.client(shop.secret_key) as http:
+        events = (await http.get(f"/v1/stores/{shop.store_uid}/events")).json()["events"]
+    assert [event["name"] for event in events] == ["Cup Broken"]
+
+
+async def test_it_is_seen_what_a_retention_rule_takes_before_it_is_put(
+    mesh: RunningMesh, visiting: Visiting
+) -> None:
+    shop = await mesh.new_shop()
+    visit = await visiting(shop.secret_key)
+    page = visit.page
+    await visit.go("rules")
+    await page.get_by_label("Events named").fill("Tea Poured")
+    await page.get_by_label("Days", exact=True).fill("30")
+
+    await page.get_by_role("button", name="See what would go").click()
+    await expect(page.get_by_text("Nothing would go now.")).to_be_visible()
+    await page.get_by_role("button", name="Keep them 30 days").click()
+
+    rules = page.get_by_role("group", name="Retention").get_by_role("row")
+    await expect(rules.filter(has_text="Tea Poured")).to_contain_text("30 days")
+
+
+async def test_what_is_expected_of_events_is_set_and_taken_back(
+    mesh: RunningMesh, visiting: Visiting
+) -> None:
+    shop = await mesh.new_shop()
+    visit = await visiting(shop.secret_key)
+    visit.refused_with = 400
+    page = visit.page
+    await visit.go("rules")
+    await page.get_by_label("Days that rejected events are kept").fill("90")
+    await page.get_by_role("button", name="Save", exact=True).click()
+    await expect(page.get_by_text("Saved.")).to_be_visible()
+    await page.reload()
+    await expect(page.get_by_label("Days that rejected events are kept")).to_have_value("90")
+
+    await page.get_by_role("button", name="New plan").click()
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_label("Of events named").fill("Tea Poured")
+    schema = dialog.get_by_label("JSON Schema of their properties")
+    await schema.fill("{")
+    await dialog.get_by_role("button", name="Save").click()
+    await expect(dialog.get_by_role("alert")).to_contain_text("schema")
+    await schema.fill('{"required": ["leaves"]}')
+    await dialog.get_by_role("button", name="Block").click()
+    await dialog.get_by_role("button", name="Save").click()
+    plans = page.get_by_role("group", name="Tracking plans").get_by_role("row")
+    await expect(plans.filter(has_text="Tea Poured")).to_contain_text("Block")
+
+    await page.get_by_role("button", name="Delete Tea Poured").click()
+    await expect(page.get_by_text("Nothing is expected of events yet")).to_be_visible()
+    await page.get_by_role("button", name="Undo").click()
+    await expect(plans.filter(has_text="Tea Poured")).to_be_visible()
 
 
 async def test_orders_are_put_down_to_what_led_to_them(
@@ -297,7 +399,7 @@ async def test_signing_out_everywhere_shows_the_door_in_other_browsers(
     shop = await mesh.new_shop()
     here, there = await visiting(shop.secret_key), await visiting(shop.secret_key)
     await there.go("live")
-    there.is_refused = True
+    there.refused_with = 401
     await here.page.keyboard.press("Control+k")
     await here.page.keyboard.type("everywhere")
     await here.page.keyboard.press("Enter")
@@ -311,7 +413,7 @@ async def test_signing_out_everywhere_shows_the_door_in_other_browsers(
 
 async def test_a_key_that_does_not_work_opens_no_door(visiting: Visiting, new_shop: Shop) -> None:
     visit = await visiting(new_shop.secret_key)
-    visit.is_refused = True
+    visit.refused_with = 401
     page = visit.page
     await page.get_by_role("button", name="Sign out").click()
     await page.get_by_label("Secret key").fill(new_shop.secret_key[:-1])

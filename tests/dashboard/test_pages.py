@@ -45,8 +45,8 @@ async def test_every_page_shows_what_it_has_to_everybody(
     visit = await visiting(shop.secret_key, viewport=viewport, reduced_motion="reduce")
     barriers = []
     for path in PAGES + (CHOSEN if is_busy else []):
-        if path == "jobs":
-            continue  # Not for a key of a store.
+        if path in ("jobs", "health", "people"):
+            continue  # Not for a key with the usual scopes of a store.
         await visit.go(path)
         barriers += [f"/{path}: {each}" for each in await find_barriers(visit, axe)]
         if viewport is WIDE:  # Colours have nothing to do with the width.
@@ -63,20 +63,26 @@ async def test_every_page_shows_what_it_has_to_everybody(
     assert barriers == []
 
 
-async def test_the_door_and_the_jobs_keep_nobody_out(
-    visiting: Visiting, axe: str, operator_key: str
+async def test_the_door_and_what_operators_see_keep_nobody_out(
+    visiting: Visiting, axe: str, operator_key: str, new_shop: Shop
 ) -> None:
     visit = await visiting(operator_key, reduced_motion="reduce")
 
     await visit.go("jobs")
     assert await visit.page.get_by_role("row").count() > 8
     jobs = await find_barriers(visit, axe)
+    await visit.go(f"people?store={new_shop.store_uid}")
+    people = await find_barriers(visit, axe)
+    await visit.go("health")
+    for service in ("ingest", "query", "keys", "maintenance"):
+        assert await visit.page.locator(f"[data-service={service}]").inner_text() == "Up"
+    health = await find_barriers(visit, axe)
     await visit.go("")
     stores = await find_barriers(visit, axe)
     await visit.page.get_by_role("button", name="Sign out").click()
     await visit.page.get_by_label("Secret key").wait_for()
 
-    assert jobs + stores + await find_barriers(visit, axe) == []
+    assert jobs + people + health + stores + await find_barriers(visit, axe) == []
 
 
 async def test_the_first_view_is_there_within_a_second(visiting: Visiting, busy_shop: Shop) -> None:

@@ -23,6 +23,7 @@ from services.query.columns import (
     Step,
     Touch,
     TrendRow,
+    Visitors,
 )
 from services.query.duck import DuckColumns
 from services.query.payload import digest_of
@@ -59,6 +60,29 @@ async def log() -> AsyncIterator[Log]:
 def periods_of(scope: Scope) -> list[datetime]:
     count = (scope.end_time - scope.start_time) // HOUR
     return [scope.start_time + number * HOUR for number in range(count + 1)]
+
+
+@given(pages=logs(), scope_of=scopes)
+@many
+async def test_visitors_are_people_by_period_in_all_and_before(
+    log: Log, pages: list[list[Event]], scope_of: Callable[[str], Scope]
+) -> None:
+    store_uid, told = await added(log, pages)
+    scope = scope_of(store_uid)
+    boundaries = periods_of(scope)
+    before = scope.start_time - 2 * HOUR
+    names = naive.people(told)
+
+    def people_between(start: datetime, end: datetime) -> int:
+        return len({name for one, name in zip(told, names, strict=True) if start <= one.time < end})
+
+    visitors = await log.columns.visitors(store_uid, boundaries, previous_start=before)
+
+    assert visitors == Visitors(
+        [people_between(*period) for period in pairwise(boundaries)],
+        total=people_between(scope.start_time, scope.end_time),
+        previous=people_between(before, scope.start_time),
+    )
 
 
 @given(

@@ -14,13 +14,16 @@ from services.query.projection import fold
 from services.query.projector import Projector
 from services.query.tables import recorded_events
 from shoptrail.query.v1.query_pb2 import CountEventsRequest
+from tests.drills.figures import FULL
 from tests.services.query.fake_ingest import NOON, FakeIngest, happened, timestamp
 from tests.services.query.scene import ReadingFrom, Scene
 from tests.services.query.test_projector import following
 from tests.services.query.test_rebuild import figures_of, shopping
 
 ROOT = Path(__file__).parents[3]
-EVENTS, KILLS = 800, 100
+EVENTS, KILLS = (800, 100) if FULL else (240, 15)
+# A killed process is looked at now and then: so many must have left work.
+LEFT_WORK = 5 if FULL else 0
 
 
 def url_of(database: Database) -> str:
@@ -28,7 +31,7 @@ def url_of(database: Database) -> str:
     return database._engine.url.render_as_string(hide_password=False)
 
 
-async def test_a_projector_that_is_killed_a_hundred_times_changes_no_figure(
+async def test_a_projector_that_is_killed_again_and_again_changes_no_figure(
     database: Database, tmp_path: Path
 ) -> None:
     events = shopping(EVENTS, seed=3)
@@ -47,7 +50,7 @@ async def test_a_projector_that_is_killed_a_hundred_times_changes_no_figure(
     told, complaints = await killing.communicate()
 
     assert killing.returncode == 0, complaints.decode()
-    assert int(told) > 5  # Of every fifth, so many were killed with work left to do.
+    assert int(told) > LEFT_WORK  # Of every fifth, so many were killed with work left to do.
     # Beside what the killed ones made, all at once.
     async with database.begin() as transaction:
         projection = fold(events, shard=0, after_position=0)

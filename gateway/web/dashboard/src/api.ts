@@ -51,12 +51,12 @@ export async function isSignedIn(): Promise<boolean> {
   return answer !== undefined;
 }
 
-async function call(
+async function ask(
   verb: string,
   url: string,
   body: unknown,
   signal: AbortSignal | undefined,
-): Promise<unknown> {
+): Promise<Response> {
   let response: Response;
   try {
     response = await fetch(url, {
@@ -72,9 +72,8 @@ async function call(
     if (error instanceof DOMException && error.name === "AbortError") throw error;
     throw new ApiError(0, "The gateway can't be reached.", []);
   }
-  if (response.status === 204) return undefined;
+  if (response.ok) return response;
   const answer = (await response.json().catch(() => ({}))) as Record<string, unknown>;
-  if (response.ok) return answer;
   const failure = (answer.error ?? {}) as { message?: string; details?: Record<string, unknown>[] };
   if (response.status === 401 && !url.startsWith("/v1/session")) whenSignedOut();
   throw new ApiError(
@@ -82,6 +81,16 @@ async function call(
     failure.message ?? `The gateway answered ${response.status}.`,
     failure.details ?? [],
   );
+}
+
+async function call(
+  verb: string,
+  url: string,
+  body: unknown,
+  signal: AbortSignal | undefined,
+): Promise<unknown> {
+  const response = await ask(verb, url, body, signal);
+  return response.status === 204 ? undefined : await response.json().catch(() => ({}));
 }
 
 type Values = Record<string, string | number | boolean | undefined | string[]>;
@@ -109,6 +118,18 @@ export async function get<P extends PathsWith<"get">>(
 ): Promise<Answer<Operation<P, "get">>> {
   const url = address(path, inPath as object, (query ?? {}) as object);
   return (await call("get", url, undefined, signal)) as Answer<Operation<P, "get">>;
+}
+
+/** What is answered as a file, and what its headers say of it. */
+export async function getFile<P extends keyof paths>(
+  path: P,
+  inPath: InPath<Operation<P, "get">>,
+  query: InQuery<Operation<P, "get">>,
+  signal?: AbortSignal,
+): Promise<{ content: Blob; headers: Headers }> {
+  const url = address(path, inPath as object, query as object);
+  const response = await ask("get", url, undefined, signal);
+  return { content: await response.blob(), headers: response.headers };
 }
 
 export async function post<P extends PathsWith<"post">>(

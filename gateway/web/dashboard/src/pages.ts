@@ -9,15 +9,19 @@ import { Attribution } from "./pages/attribution";
 import { Carts } from "./pages/carts";
 import { Delivery } from "./pages/delivery";
 import { Events } from "./pages/events";
+import { Export } from "./pages/export";
 import { Funnel } from "./pages/funnel";
+import { Health } from "./pages/health";
 import { Jobs } from "./pages/jobs";
 import { Keys } from "./pages/keys";
 import { Live } from "./pages/live";
 import { Overview } from "./pages/overview";
+import { People } from "./pages/people";
 import { Products } from "./pages/products";
 import { Reconcile } from "./pages/reconcile";
 import { Rejected } from "./pages/rejected";
 import { Retention } from "./pages/retention";
+import { Rules } from "./pages/rules";
 import { Searches } from "./pages/searches";
 import { Visitor } from "./pages/visitor";
 
@@ -58,6 +62,10 @@ export const PAGES: Page[] = [
   { path: "rejected", title: "Rejected", key: "r", ranged: false, show: Rejected, ...EVENTS },
   { path: "delivery", title: "Delivery", key: "d", ranged: "range", show: Delivery, ...EVENTS, scopes: ["reports:read"] },
   { path: "reconcile", title: "Reconcile", key: "m", ranged: "range", show: Reconcile, ...EVENTS, scopes: ["reports:read"] },
+  { path: "export", title: "Export", key: "x", ranged: "range", show: Export, ...EVENTS },
   { path: "keys", title: "Keys", key: "k", ranged: false, show: Keys, group: "Operate", scopes: ["keys:read"], ofStore: true },
+  { path: "rules", title: "Rules", key: "u", ranged: false, show: Rules, group: "Operate", scopes: ["settings:read"], ofStore: true },
+  { path: "people", title: "People", key: "q", ranged: false, show: People, group: "Operate", scopes: ["privacy:write"], ofStore: true },
   { path: "jobs", title: "Jobs", key: "j", ranged: false, show: Jobs, group: "Operate", scopes: ["cron:run"], ofStore: false },
+  { path: "health", title: "Health", key: "h", ranged: false, show: Health, group: "Operate", scopes: ["cron:run"], ofStore: false },
 ];

@@ -19,6 +19,7 @@ const VERDICTS = [
   ["accepted_count", "Accepted", "--good"],
   ["duplicate_count", "Duplicates", "--before"],
   ["rejected_count", "Rejected", "--bad"],
+  ["suppressed_count", "Suppressed", "--soft"],
   ["quota_count", "Over quota", "--warn"],
 ] as const;
 
@@ -96,7 +97,7 @@ export function Delivery({ view }: PageProps): JSX.Element {
                 ? "Every event is accounted for."
                 : `${count(received - accounted)} events have no verdict: this must not be.`}
             </div>
-            <section class="card tiles four" aria-label="Verdicts">
+            <section class="card tiles five" aria-label="Verdicts">
               {VERDICTS.map(([field, name]) => (
                 <div key={field} class="tile">
                   <span class="label">{name}</span>
