@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -32,14 +33,18 @@ async def test_every_statement_of_the_hot_path_names_its_shard(scene: Scene) -> 
                 happened(scene.store_uid, "", at=at, of=IDENTIFY),
                 happened(scene.store_uid, "Order Completed", at=at, payload=_ORDER),
             )
-        begin, end = timestamp(NOON - timedelta(hours=1)), timestamp(NOON + timedelta(hours=1))
-        await scene.count(pb.CountEventsRequest(begin_time=begin, end_time=end))
+        start, end = timestamp(NOON - timedelta(hours=1)), timestamp(NOON + timedelta(hours=1))
+        await scene.count(pb.CountEventsRequest(start_time=start, end_time=end))
         await scene.list(pb.ListEventsRequest(page_size=2))
-        asked = {
+        asked: dict[str, Any] = {
             "timeout": 10,
             "metadata": key_metadata("reports:read", store_uid=scene.store_uid),
         }
-        of_store = {"store_uid": scene.store_uid, "begin_time": begin, "end_time": end}
+        of_store: dict[str, Any] = {
+            "store_uid": scene.store_uid,
+            "start_time": start,
+            "end_time": end,
+        }
         await scene.query.CountVisitors(pb.CountVisitorsRequest(**of_store), **asked)
         await scene.query.ReportSessions(pb.ReportSessionsRequest(**of_store), **asked)
         await scene.query.ReportRevenue(pb.ReportRevenueRequest(**of_store), **asked)
