@@ -47,14 +47,15 @@ def _unrouted_in(
 ) -> Iterator[str]:
     """Of the tables that the statement itself names, not its subqueries."""
     named = {table.alias_or_name: table.name for table in _tables_of(tree)}
-    equal = set(_equal_columns(tree))
+    conditions = _conditions(tree)
+    equal = set[tuple[str, str]]().union(*(_equal_columns(each) for each in conditions))
     routed = {
         alias
         for alias, name in named.items()
         if name in tables and _names_shard(alias, tables[name], equal, alone=len(named) == 1)
     }
     # What is joined by its own sharding key to what is routed goes there too.
-    for left, right in _joined_columns(tree):
+    for left, right in (pair for each in conditions for pair in _joined_columns(each)):
         for one, other in ((left, right), (right, left)):
             if one.table in routed and other.table in named:
                 placement = tables.get(named[other.table])
@@ -93,30 +94,40 @@ def _tables_of(tree: exp.Select | exp.Update | exp.Delete) -> Iterator[exp.Table
             yield source
 
 
-def _conditions(tree: exp.Select | exp.Update | exp.Delete) -> Iterator[exp.Expr]:
-    """What must all be true of a row."""
+def _conditions(tree: exp.Select | exp.Update | exp.Delete) -> list[exp.Expr]:
+    """What must be true of a row, where it is found and where tables are joined."""
     where = tree.args.get("where")
-    parts = [where.this] if where is not None else []
-    parts += [join.args["on"] for join in tree.args.get("joins") or () if join.args.get("on")]
-    for part in parts:
-        if isinstance(part, exp.And):
-            yield from (condition.unnest() for condition in part.flatten())
-        else:
-            yield part.unnest()
+    joins = tree.args.get("joins") or ()
+    return [
+        *([where.this] if where is not None else []),
+        *(join.args["on"] for join in joins if join.args.get("on")),
+    ]
 
 
-def _equal_columns(tree: exp.Select | exp.Update | exp.Delete) -> Iterator[tuple[str, str]]:
+def _all_of(condition: exp.Expr) -> Iterator[exp.Expr]:
+    """The conditions that make one up, if all of them must be true."""
+    condition = condition.unnest()
+    if isinstance(condition, exp.And):
+        yield from _all_of(condition.left)
+        yield from _all_of(condition.right)
+    else:
+        yield condition
+
+
+def _equal_columns(condition: exp.Expr) -> set[tuple[str, str]]:
     """The columns that have one value, or one of a few, each with its table's alias."""
-    for condition in _conditions(tree):
-        if isinstance(condition, exp.EQ):
-            for one, other in (
-                (condition.left, condition.right),
-                (condition.right, condition.left),
-            ):
+    columns: set[tuple[str, str]] = set()
+    for part in _all_of(condition):
+        if isinstance(part, exp.Or):
+            # What each of the alternatives says of a column, Vitess takes for a list of values.
+            columns |= _equal_columns(part.left) & _equal_columns(part.right)
+        elif isinstance(part, exp.EQ):
+            for one, other in ((part.left, part.right), (part.right, part.left)):
                 if isinstance(one, exp.Column) and not other.find(exp.Column):
-                    yield one.table, one.name
-        elif isinstance(condition, exp.In) and condition.args.get("query") is None:
-            yield from _columns_of(condition.this)
+                    columns.add((one.table, one.name))
+        elif isinstance(part, exp.In) and part.args.get("query") is None:
+            columns |= set(_columns_of(part.this))
+    return columns
 
 
 def _columns_of(expression: exp.Expr) -> Iterator[tuple[str, str]]:
@@ -127,13 +138,11 @@ def _columns_of(expression: exp.Expr) -> Iterator[tuple[str, str]]:
             yield part.table, part.name
 
 
-def _joined_columns(
-    tree: exp.Select | exp.Update | exp.Delete,
-) -> Iterator[tuple[exp.Column, exp.Column]]:
-    for condition in _conditions(tree):
+def _joined_columns(condition: exp.Expr) -> Iterator[tuple[exp.Column, exp.Column]]:
+    for part in _all_of(condition):
         if (
-            isinstance(condition, exp.EQ)
-            and isinstance(condition.left, exp.Column)
-            and isinstance(condition.right, exp.Column)
+            isinstance(part, exp.EQ)
+            and isinstance(part.left, exp.Column)
+            and isinstance(part.right, exp.Column)
         ):
-            yield condition.left, condition.right
+            yield part.left, part.right
