@@ -8,7 +8,7 @@ from typing import Any
 Manifest = dict[str, Any]
 
 # Made by hand or by others before a release: docs/deployment.md says how.
-_GIVEN = {("Secret", "public-tls")}
+_GIVEN = {("Secret", "public-tls"), ("ConfigMap", "database-authority")}
 REPLICATED = ("Deployment", "StatefulSet")
 CLAIMS = "volumeClaimTemplates"
 
