@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 import msgspec
-from sqlalchemy import and_, delete, insert, select, tuple_
+from sqlalchemy import Table, and_, delete, insert, select, tuple_
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -26,7 +26,7 @@ from services.query.identities import Ownership, anonymous_subject, user_subject
 from services.query.orders import TELLINGS, Order, Statement
 from services.query.payload import digest_of, read_payload, text_in
 from services.query.projection import ALIAS, IDENTIFY, PAGE_TYPES, TRACK, Fact, type_name
-from services.query.quarters import quarter_of
+from services.query.quarters import QUARTERS_A_DAY, quarter_of
 from services.query.session_sums import SessionChanges, duration_of
 from services.query.sessions import Session, cut_into_sessions, hits_of
 from services.query.tables import (
@@ -36,6 +36,7 @@ from services.query.tables import (
     representatives,
     sessions,
     tallies,
+    tally_days,
     visits,
 )
 from services.query.tallies import tallies_of_action, tallies_of_page
@@ -83,6 +84,16 @@ class _Amended:
     async def amend_tallies(self) -> None:
         counted = _count(one.new for one in self._amendments)
         counted.subtract(_count(one.old for one in self._amendments))
+        by_day: Counter[tuple[str, int, int, str]] = Counter()
+        for (store_uid, measure, quarter, name), change in counted.items():
+            by_day[store_uid, measure, quarter // QUARTERS_A_DAY, name] += change
+        await self._change(tallies, "quarter", counted)
+        await self._change(tally_days, "day", by_day)
+
+    async def _change(
+        self, table: Table, period: str, counted: Counter[tuple[str, int, int, str]]
+    ) -> None:
+        """Change tallies, which stand for a period, by what was counted."""
         changes = sorted((key, change) for key, change in counted.items() if change)
         if not changes:
             return
@@ -91,31 +102,30 @@ class _Amended:
                 "generation": self._generation,
                 "store_uid": store_uid,
                 "measure": measure,
-                "quarter": quarter,
+                period: number,
                 "name": name,
                 "tally": change,
             }
-            for (store_uid, measure, quarter, name), change in changes
+            for (store_uid, measure, number, name), change in changes
         ]
+        column = table.c
         if self._transaction.dialect.name == "sqlite":
-            on_sqlite = sqlite.insert(tallies)
+            on_sqlite = sqlite.insert(table)
             statement: Any = on_sqlite.on_conflict_do_update(
-                set_={"tally": tallies.c.tally + on_sqlite.excluded.tally}
+                set_={"tally": column.tally + on_sqlite.excluded.tally}
             )
         else:
-            on_mysql = mysql.insert(tallies)
+            on_mysql = mysql.insert(table)
             statement = on_mysql.on_duplicate_key_update(
-                tally=tallies.c.tally + on_mysql.inserted.tally
+                tally=column.tally + on_mysql.inserted.tally
             )
         await self._transaction.execute(statement, rows)
         # The name of a row may be a text of the person's, so none may stay that counts nothing.
-        column = tallies.c
+        key = tuple_(column.store_uid, column.measure, column[period], column.name)
         for some in _in_batches([key for key, change in changes if change < 0]):
             await self._transaction.execute(
-                delete(tallies).where(
-                    column.generation == self._generation,
-                    tuple_(column.store_uid, column.measure, column.quarter, column.name).in_(some),
-                    column.tally == 0,
+                delete(table).where(
+                    column.generation == self._generation, key.in_(some), column.tally == 0
                 )
             )
 

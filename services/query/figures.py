@@ -53,6 +53,7 @@ from services.query.tables import (
     revenue,
     sessions,
     tallies,
+    tally_days,
     visits,
 )
 from services.query.tallies import (
@@ -144,16 +145,19 @@ class _Figures:
                 continue
             for measure, key in found:
                 counted[store, measure, quarter][key] += 1
-        await bulk.put(
-            self._transaction,
-            tallies,
-            [
+        by_day: defaultdict[tuple[bytes, int, int], defaultdict[str, int]]
+        by_day = defaultdict(lambda: defaultdict(int))
+        for (store, measure, quarter), names in counted.items():
+            of_day = by_day[store, measure, quarter // QUARTERS_A_DAY]
+            for name, tally in names.items():
+                of_day[name] += tally
+        for table, sums in ((tallies, counted), (tally_days, by_day)):
+            rows: list[Row] = [
                 (self._generation, *group, name.encode(), tally)
-                for group, names in sorted(counted.items())
+                for group, names in sorted(sums.items())
                 for name, tally in sorted(names.items())
-            ],
-            add=["tally"],
-        )
+            ]
+            await bulk.put(self._transaction, table, rows, add=["tally"])
         await self._add_product_names(named)
 
     async def add_visits(self, placed: Sequence[_Placed]) -> None:

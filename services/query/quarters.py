@@ -20,3 +20,15 @@ def quarter_of(time: datetime) -> int:
 def time_of(quarter: int) -> datetime:
     """When the quarter begins."""
     return _EPOCH + quarter * QUARTER
+
+
+def split_into_days(first: int, end: int) -> tuple[int, int, list[tuple[int, int]]]:
+    """The whole days in UTC of a range of quarters, and what is left of it at both ends.
+
+    Days are numbered since 1970; no end is included.
+    """
+    first_day = -(-first // QUARTERS_A_DAY)
+    end_day = max(end // QUARTERS_A_DAY, first_day)
+    before = first, min(first_day * QUARTERS_A_DAY, end)
+    after = max(end_day * QUARTERS_A_DAY, before[1]), end
+    return first_day, end_day, [edge for edge in (before, after) if edge[0] < edge[1]]

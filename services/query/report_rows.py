@@ -20,9 +20,9 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.query.columns import Visitors
-from services.query.quarters import QUARTERS_A_DAY
+from services.query.quarters import split_into_days
 from services.query.reports import Stretch
-from services.query.repository import period_in
+from services.query.repository import Selection, period_in, tallied
 from services.query.session_sums import SESSION_SUMS, SessionDimension
 from services.query.tables import (
     owners,
@@ -33,7 +33,6 @@ from services.query.tables import (
     session_days,
     session_sums,
     sessions,
-    tallies,
     visits,
 )
 from services.query.tallies import Measure
@@ -59,6 +58,12 @@ class Range:
     def within(self, stretch: Stretch) -> Range:
         """The part that is the stretch."""
         return Range(self.generation, self.store_uid, stretch.first_quarter, stretch.end_quarter)
+
+    def selecting(self, measures: Sequence[int], names: Sequence[str] = ()) -> Selection:
+        """The tallies in it."""
+        return Selection(
+            self.generation, self.store_uid, self.first_quarter, self.end_quarter, measures, names
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +171,7 @@ async def rank_sessions(
 
     Whole days have their sums; of what is left at both ends, the sessions are summed.
     """
-    first_day = -(-asked.first_quarter // QUARTERS_A_DAY)
-    end_day = max(asked.end_quarter // QUARTERS_A_DAY, first_day)
+    first_day, end_day, edges = split_into_days(asked.first_quarter, asked.end_quarter)
     parts = [
         select(session_days.c.value, *(session_days.c[name] for name in SESSION_SUMS)).where(
             session_days.c.generation == asked.generation,
@@ -178,16 +182,11 @@ async def rank_sessions(
         )
     ]
     value = sessions.c[dimension.name.lower()].label("value")
-    first_whole = min(first_day * QUARTERS_A_DAY, asked.end_quarter)
-    for first, end in (
-        (asked.first_quarter, first_whole),
-        (max(end_day * QUARTERS_A_DAY, first_whole), asked.end_quarter),
-    ):
-        if first < end:
-            edge = Range(asked.generation, asked.store_uid, first, end)
-            each = literal(1).label("session_count")
-            sums = (sessions.c[name] for name in SESSION_SUMS[1:])
-            parts.append(select(value, each, *sums).where(_in_range(sessions, edge)))
+    for first, end in edges:
+        edge = Range(asked.generation, asked.store_uid, first, end)
+        each = literal(1).label("session_count")
+        sums = (sessions.c[name] for name in SESSION_SUMS[1:])
+        parts.append(select(value, each, *sums).where(_in_range(sessions, edge)))
     found = union_all(*parts).subquery()
     count = func.sum(found.c.session_count)
     statement = (
@@ -240,11 +239,11 @@ async def rank_products_by_measure(
     snapshot: AsyncConnection, asked: Range, measure: Measure, *, limit: int
 ) -> list[str]:
     """The products that were counted most."""
+    found = tallied(asked.selecting([measure]))
     statement = (
-        select(tallies.c.name)
-        .where(_in_range(tallies, asked), tallies.c.measure == measure)
-        .group_by(tallies.c.name)
-        .order_by(func.sum(tallies.c.tally).desc(), tallies.c.name)
+        select(found.c.name)
+        .group_by(found.c.name)
+        .order_by(func.sum(found.c.tally).desc(), found.c.name)
         .limit(limit)
     )
     return list((await snapshot.execute(statement)).scalars())
@@ -254,14 +253,11 @@ async def sum_product_measures(
     snapshot: AsyncConnection, asked: Range, product_ids: Sequence[str]
 ) -> dict[tuple[str, int], int]:
     """How often what happened to the products, by product and measure."""
-    statement = (
-        select(tallies.c.name, tallies.c.measure, func.sum(tallies.c.tally))
-        .where(
-            _in_range(tallies, asked),
-            tallies.c.measure.in_(PRODUCT_MEASURES),
-            tallies.c.name.in_(product_ids),
-        )
-        .group_by(tallies.c.name, tallies.c.measure)
+    if not product_ids:
+        return {}
+    found = tallied(asked.selecting(PRODUCT_MEASURES, product_ids))
+    statement = select(found.c.name, found.c.measure, func.sum(found.c.tally)).group_by(
+        found.c.name, found.c.measure
     )
     return {
         (name, measure): int(tally) for name, measure, tally in await snapshot.execute(statement)

@@ -11,6 +11,8 @@ from datetime import datetime
 
 from sqlalchemy import (
     ColumnElement,
+    Subquery,
+    Table,
     and_,
     delete,
     func,
@@ -29,7 +31,7 @@ from services.query import bulk
 from services.query.bulk import time_text
 from services.query.freshness import Cursor
 from services.query.projection import RecordedEvent
-from services.query.quarters import time_of
+from services.query.quarters import QUARTERS_A_DAY, split_into_days, time_of
 from services.query.reports import Stretch
 from services.query.tables import (
     FIGURES,
@@ -37,6 +39,7 @@ from services.query.tables import (
     generations,
     recorded_events,
     tallies,
+    tally_days,
 )
 
 BUILDING, LIVE, REPLACED = 1, 2, 3
@@ -254,12 +257,12 @@ async def rank_names(
     transaction: AsyncConnection, selection: Selection, *, limit: int
 ) -> list[tuple[int, str, int]]:
     """The measures, names and sums of the selected tallies, the greatest first."""
-    total = func.sum(tallies.c.tally).label("total")
+    found = tallied(selection)
+    total = func.sum(found.c.tally).label("total")
     statement = (
-        select(tallies.c.measure, tallies.c.name, total)
-        .where(_selected(selection))
-        .group_by(tallies.c.measure, tallies.c.name)
-        .order_by(total.desc(), tallies.c.name, tallies.c.measure)
+        select(found.c.measure, found.c.name, total)
+        .group_by(found.c.measure, found.c.name)
+        .order_by(total.desc(), found.c.name, found.c.measure)
         .limit(limit)
     )
     return [
@@ -269,7 +272,7 @@ async def rank_names(
 
 async def count_all(transaction: AsyncConnection, selection: Selection) -> int:
     """The sum of the selected tallies."""
-    total = select(func.sum(tallies.c.tally)).where(_selected(selection))
+    total = select(func.sum(tallied(selection).c.tally))
     return int(await transaction.scalar(total) or 0)
 
 
@@ -281,24 +284,45 @@ async def count_by_period(
     The stretch stands in for the selection's quarters.
     """
     # The database divides: a report over years has more quarters than can be fetched.
-    period = period_in(tallies.c.quarter, stretch)
-    statement = (
-        select(tallies.c.measure, tallies.c.name, period, func.sum(tallies.c.tally))
-        .where(
-            _selected(
-                replace(
-                    selection,
-                    first_quarter=stretch.first_quarter,
-                    end_quarter=stretch.end_quarter,
-                )
-            )
+    in_stretch = replace(
+        selection, first_quarter=stretch.first_quarter, end_quarter=stretch.end_quarter
+    )
+    table, selected = tallies, _selected(in_stretch)
+    quarter: ColumnElement[int] = tallies.c.quarter
+    first_day, end_day, edges = split_into_days(stretch.first_quarter, stretch.end_quarter)
+    if not edges and not stretch.period_quarters % QUARTERS_A_DAY:
+        table = tally_days
+        quarter = table.c.day * QUARTERS_A_DAY
+        selected = and_(
+            _of_selection(table, selection), table.c.day >= first_day, table.c.day < end_day
         )
-        .group_by(tallies.c.measure, tallies.c.name, "period")
+    statement = (
+        select(table.c.measure, table.c.name, period_in(quarter, stretch), func.sum(table.c.tally))
+        .where(selected)
+        .group_by(table.c.measure, table.c.name, "period")
     )
     return [
         (measure, name, stretch.first_period + int(index), int(tally))
         for measure, name, index, tally in await transaction.execute(statement)
     ]
+
+
+def tallied(selection: Selection) -> Subquery:
+    """The selected tallies: of whole days by day, of what is left at both ends by quarter."""
+    first_day, end_day, edges = split_into_days(selection.first_quarter, selection.end_quarter)
+    day = tally_days.c.day
+    parts = [
+        select(tally_days.c.measure, tally_days.c.name, tally_days.c.tally).where(
+            _of_selection(tally_days, selection), day >= first_day, day < end_day
+        )
+    ]
+    parts += [
+        select(tallies.c.measure, tallies.c.name, tallies.c.tally).where(
+            _selected(replace(selection, first_quarter=first, end_quarter=end))
+        )
+        for first, end in edges
+    ]
+    return union_all(*parts).subquery()
 
 
 def period_in(quarter: ColumnElement[int], stretch: Stretch) -> ColumnElement[int]:
@@ -455,13 +479,20 @@ async def count_differences(transaction: AsyncConnection, selection: Selection) 
 
 
 def _selected(selection: Selection) -> ColumnElement[bool]:
-    conditions = [
-        tallies.c.generation == selection.generation,
-        tallies.c.store_uid == selection.store_uid,
-        tallies.c.measure.in_(selection.measures),
+    return and_(
+        _of_selection(tallies, selection),
         tallies.c.quarter >= selection.first_quarter,
         tallies.c.quarter < selection.end_quarter,
+    )
+
+
+def _of_selection(table: Table, selection: Selection) -> ColumnElement[bool]:
+    """All of the selection but for its range."""
+    conditions = [
+        table.c.generation == selection.generation,
+        table.c.store_uid == selection.store_uid,
+        table.c.measure.in_(selection.measures),
     ]
     if selection.names:
-        conditions.append(tallies.c.name.in_(selection.names))
+        conditions.append(table.c.name.in_(selection.names))
     return and_(*conditions)

@@ -107,6 +107,19 @@ tallies = Table(
     **_FIGURES_OPTIONS,
 )
 
+# The same by day in UTC, for ranges of many days.
+tally_days = Table(
+    "tally_days",
+    metadata,
+    *_of_a_store(),
+    Column("measure", SmallInteger, primary_key=True, autoincrement=False),
+    # Its number since 1970.
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("name", ExactText(), primary_key=True),
+    Column("tally", BigInteger, nullable=False),
+    **_FIGURES_OPTIONS,
+)
+
 visits = Table(
     "visits",
     metadata,
@@ -322,6 +335,7 @@ silent_events = Table(
 
 FIGURES = (
     tallies,
+    tally_days,
     visits,
     owners,
     representatives,

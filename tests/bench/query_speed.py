@@ -1,8 +1,9 @@
 """Measures Query: how fast it follows the log, how late it is, and how long its reports take.
 
-`make bench-query` runs it. All figures of a table are of the same run, one after the other. Beside
-what reports take stands what the straightforward SQL over raw events takes, and what a column
-store in the same process takes at the least, without people joined across their browsers.
+`make bench-query` runs it. Beside what reports take stands what the straightforward SQL over raw
+events takes, and what a column store in the same process takes at the least, without people
+joined across their browsers. With `--directory` what was filled stays, is gone on with, and can
+be measured step by step: to fill needs no quiet machine, and to measure does.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import random
 import re
 import secrets
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import partial
-from itertools import islice
+from itertools import count, islice
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter, process_time
@@ -27,183 +30,214 @@ from typing import Any
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from prometheus_client import REGISTRY
 from sqlalchemy import text
 
 from common.db import Database, open_database
 from common.migrate import upgrade
 from common.page_token import PageTokens
-from common.uid import new_uid, parse_uid
+from common.uid import parse_uid
 from deploy.local import mariadb
 from services.query import figures, repository
 from services.query.column_keeper import ColumnKeeper
 from services.query.duck import DuckColumns
 from services.query.freshness import Cursor, Sightings
+from services.query.handover import Batch, Handover
 from services.query.projection import fold
-from services.query.projector import Projector
+from services.query.projector import Projector, look_for_cycles_less_often
 from services.query.servicer import QueryServicer
 from shoptrail.ingest.v1 import ingest_pb2
-from shoptrail.ingest.v1.event_pb2 import Event, EventType
+from shoptrail.ingest.v1.event_pb2 import Event
 from shoptrail.query.v1 import attribution_pb2, carts_pb2, trend_pb2
 from shoptrail.query.v1 import query_pb2 as pb
 from shoptrail.query.v1.report_pb2 import Interval, ProductRanking, SessionBreakdown
 from tests.bench.machine import describe_run
+from tests.bench.query_shop import CHUNK_EVENTS, STORES, end_of, shop_events
 
-END = datetime(2026, 4, 1, tzinfo=UTC)
-DAYS = 90
-PAGE = 2000
-NAMES = [("Product Viewed", 60), ("Product Added", 12), ("Order Completed", 3), ("", 25)]
-STORES = [new_uid("sto") for _ in range(20)]
-PRODUCTS = 500
+FILLING, REPORTS, FOLLOWING = "fill", "reports", "following"
+STEPS = (FILLING, REPORTS, FOLLOWING)
+STARTING = "start"
 
 _RESULTS = Path(__file__).parent / "RESULTS.md"
 _SECTION = re.compile(r"<!-- query -->.*<!-- /query -->", re.DOTALL)
+_PAGE_EVENTS = 5000
+_FOLLOWED_EVENTS = 200_000
 _LAG_SECONDS = 10
-_SECONDS_A_REPORT = 4.0
+_SECONDS_A_REPORT = 2.5
 _LEAST_TIMES, _MOST_TIMES = 5, 100
+_LONG_MILLISECONDS = 1000
+# Each service's schema is as good as another's.
+_SCHEMAS = ("query", "ingest", "keys", "maintenance")
 
 Ask = Callable[[], Awaitable[object]]
 
 
-def shop_events(count: int, *, seed: int) -> Iterator[Event]:
-    """Visits to a few stores, a quarter of all to one, as they come in: nearly in order."""
-    chance = random.Random(seed)  # noqa: S311 - nothing secret
-    kinds = [name for name, weight in NAMES for _ in range(weight)]
-    begin = END - timedelta(days=DAYS)
-    for number in range(count):
-        store_uid = STORES[0] if chance.random() < 0.25 else chance.choice(STORES)
-        name = chance.choice(kinds)
-        # A few products are what most look at.
-        product = f"p{min(int(chance.paretovariate(0.8)), PRODUCTS)}"
-        words: dict[str, Any] = {
-            "context": {
-                "page": {"path": f"/{product}", "url": f"https://shop.example/{product}"},
-                "userAgent": "Mozilla/5.0 (X11; Linux x86_64) Mobile",
-            },
-            "properties": {"product_id": product, "name": product, "price": 9.5},
-        }
-        if chance.random() < 0.02:
-            words["context"]["campaign"] = {"source": "news", "name": f"c{chance.randrange(9)}"}
-        if name == "Order Completed":
-            words["properties"] = {
-                "order_id": f"o{number}",
-                "total": 19,
-                "currency": "EUR",
-                "products": [{"product_id": product, "price": 9.5, "quantity": 2}],
-            }
-        moment = begin + timedelta(days=DAYS) * (number / count)
-        moment -= timedelta(seconds=chance.expovariate(1 / 30))
-        event = Event(
-            uid=new_uid("evt"),
-            store_uid=store_uid,
-            message_id=f"m{number}",
-            type=EventType.EVENT_TYPE_TRACK if name else EventType.EVENT_TYPE_PAGE,
-            name=name,
-            # A visitor comes back some ten times, within a few days.
-            anonymous_id=f"b{(number // 20 + chance.randrange(2000)) // 10}",
-            payload=json.dumps(words).encode(),
-            position=number + 1,
-        )
-        event.occur_time.FromDatetime(moment)
-        event.receive_time.FromDatetime(moment + timedelta(seconds=1))
-        yield event
-
-
 class Filling:
-    """Projects events as the projector does, and notes what each part takes of the processor."""
+    """Projects events as the projector does, and copies them into the columns."""
 
-    def __init__(self, database: Database, columns: DuckColumns, events: Iterator[Event]) -> None:
+    def __init__(self, database: Database, columns: DuckColumns) -> None:
         self._database = database
-        self._keeper = ColumnKeeper(database, columns)
-        self._events = events
+        self._handover = Handover()
+        self._keeper = ColumnKeeper(database, columns, handover=self._handover)
         self._memory = figures.Memory()
-        self.position = 0
-        self.seconds = dict.fromkeys(("reading", "figures", "listing", "columns"), 0.0)
-        self.wall_seconds = 0.0
+        self._position = 0
 
-    async def fill_up_to(self, count: int) -> None:
+    async def fill_up_to(self, whole: int) -> None:
+        """Go on from where it is, and say how far that is."""
         async with self._database.begin() as transaction:
             await repository.add_first_generation(transaction)
             await repository.add_cursors(transaction, 1, shard_count=1)
-        while self.position < count:
-            page = list(islice(self._events, min(PAGE, count - self.position)))
-            began = perf_counter()
+            self._position = (await repository.list_cursors(transaction, 1))[0].position
+        while await self._keeper.copy_page():
+            pass
+        began, first, told = perf_counter(), self._position, 0.0
+        copying = asyncio.create_task(self._keeper.copy_page())
+        for page in _pages_after(self._position, whole):
             await self._project(page)
-            self.wall_seconds += perf_counter() - began
-            start = process_time()
-            while await self._keeper.copy_page():
-                pass
-            self.seconds["columns"] += process_time() - start
+            await copying
+            copying = asyncio.create_task(self._keeper.copy_page())
+            took = perf_counter() - began
+            if took - told > 5 or self._position == whole:
+                told = took
+                pace = (self._position - first) / took
+                left = (whole - self._position) / pace
+                sys.stderr.write(
+                    f"{self._position:,} of {whole:,} events, {pace:,.0f} a second,"
+                    f" {left / 60:.1f} min left\n"
+                )
+        await copying
 
     async def _project(self, page: list[Event]) -> None:
-        times = [process_time()]
-        projection = fold(page, shard=0, after_position=self.position)
-        times.append(process_time())
+        projection = fold(page, shard=0, after_position=self._position)
         async with self._database.begin() as transaction:
             await repository.lock_generation(transaction, 1)
             known = (await repository.list_cursors(transaction, 1))[0]
             moved = Cursor(0, projection.position, projection.events[-1].receive_time)
             assert await repository.move_cursor(transaction, 1, known, moved)
             await figures.add_facts(transaction, 1, projection.facts, self._memory)
-            times.append(process_time())
             await repository.add_events(transaction, projection.events)
-        times.append(process_time())
-        for part, begin, end in zip(self.seconds, times, times[1:], strict=False):
-            self.seconds[part] += end - begin
-        self.position = projection.position
+        self._handover.put(Batch(known.position, moved, projection.facts))
+        self._position = projection.position
+
+
+def _pages_after(position: int, whole: int) -> Iterator[list[Event]]:
+    """The events from a position on, made by another process while these are projected."""
+    skipped = position % CHUNK_EVENTS
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        firsts = count(position - skipped, CHUNK_EVENTS)
+        coming = pool.submit(_make_chunk, next(firsts))
+        while position < whole:
+            chunk = coming.result()
+            coming = pool.submit(_make_chunk, next(firsts))
+            events = [Event.FromString(event) for event in chunk[skipped:]]
+            skipped = 0
+            events = events[: whole - position]
+            for start in range(0, len(events), _PAGE_EVENTS):
+                yield events[start : start + _PAGE_EVENTS]
+            position += len(events)
+        coming.cancel()
+
+
+def _make_chunk(first: int) -> list[bytes]:
+    events = islice(shop_events(seed=1, first=first), CHUNK_EVENTS)
+    return [event.SerializeToString() for event in events]
 
 
 class PacedLog:
     """As much of Ingest as the projector calls: a log that grows at a rate."""
 
-    def __init__(self, events: Sequence[Event], *, rate: int) -> None:
+    def __init__(self, events: Sequence[Event], *, rate: float) -> None:
         self._events = events
         self._rate = rate
         self._began = perf_counter()
-        self._seen = 0
-        self.lags: list[float] = []
-        """How many seconds after it came each event was committed."""
+
+    def came_at(self, position: int) -> float:
+        """When the event at a position came."""
+        return self._began + position / self._rate
 
     async def ReadLog(
         self, request: ingest_pb2.ReadLogRequest, timeout: float
     ) -> ingest_pb2.ReadLogResponse:
-        after, now = request.after_position, perf_counter()
-        # All before it are committed, or it wouldn't ask.
-        self.lags += [
-            now - self._began - position / self._rate for position in range(self._seen, after)
-        ]
-        self._seen = after
-        while (head := self._head()) <= after < len(self._events):  # noqa: ASYNC110 - only time passes
+        after = request.after_position
+        while self._head() <= after < len(self._events):  # noqa: ASYNC110 - only time passes
             await asyncio.sleep(0.005)
         if after >= len(self._events):
             await asyncio.sleep(0.05)
-        head = min(head, len(self._events))
-        return ingest_pb2.ReadLogResponse(
+        head = self._head()
+        answer = ingest_pb2.ReadLogResponse(
             events=self._events[after : min(head, after + request.page_size)],
             head_position=head,
-            as_of_time=Timestamp(seconds=int(END.timestamp())),
+            as_of_time=Timestamp(seconds=int(end_of(0).timestamp())),
             shard_count=1,
         )
+        # As it comes from a connection.
+        return ingest_pb2.ReadLogResponse.FromString(answer.SerializeToString())
 
     def _head(self) -> int:
-        return int((perf_counter() - self._began) * self._rate)
+        return min(int((perf_counter() - self._began) * self._rate), len(self._events))
 
 
-async def measure_lag(url: str, rate: int) -> tuple[float, float, float]:
-    """The median and the 99th percentile of the lag at a rate, and the processor's load."""
+@dataclass(slots=True)
+class Following:
+    """How a log was followed."""
+
+    seconds: float = 0.0
+    processor_seconds: float = 0.0
+    lags: list[float] = field(default_factory=list)
+    """How many seconds after it came each event was committed, at the latest."""
+    answers: list[float] = field(default_factory=list)
+    """What a report took meanwhile, in milliseconds."""
+
+
+async def follow(
+    url: str, columns_path: Path, events: Sequence[Event], *, rate: float
+) -> Following:
+    """Have a log followed, into columns too, while a report is asked for ten times a second."""
     await upgrade("query", url)
     database = open_database(url)
-    events = list(shop_events(rate * _LAG_SECONDS, seed=2))
+    columns = DuckColumns(columns_path)
+    handover = Handover()
+    answering = _servicer(database, columns, end_of(0) + timedelta(days=30))
+    ask = reports(answering, end_of(0) + timedelta(days=30))["counts by day"]
+    found = Following()
+    before = _followed()
     log: Any = PacedLog(events, rate=rate)
+    projector = Projector(database, log, sightings=Sightings(), handover=handover)
     began, start = perf_counter(), process_time()
-    projecting = asyncio.create_task(Projector(database, log, sightings=Sightings()).run())
-    until = began + 5 * _LAG_SECONDS
-    while len(log.lags) < len(events) and perf_counter() < until:  # noqa: ASYNC110 - as above
-        await asyncio.sleep(0.05)
-    load = (process_time() - start) / (perf_counter() - began)
-    projecting.cancel()
-    await asyncio.wait([projecting])
+    tasks = [
+        asyncio.create_task(projector.run()),
+        asyncio.create_task(ColumnKeeper(database, columns, handover=handover).run()),
+        asyncio.create_task(_ask_again_and_again(ask, found.answers)),
+    ]
+    seen = 0
+    while seen < len(events) and perf_counter() - began < 20 * _LAG_SECONDS:
+        await asyncio.sleep(0.005)
+        reached = int(_followed() - before)
+        now = perf_counter()
+        found.lags += [now - log.came_at(position) for position in range(seen, reached)]
+        seen = reached
+    found.seconds = perf_counter() - began
+    found.processor_seconds = process_time() - start
+    assert seen == len(events), "the log was not followed in time"
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    await columns.close()
     await database.dispose()
-    return median(log.lags), quantiles(log.lags, n=100)[98], load
+    return found
+
+
+async def _ask_again_and_again(ask: Ask, answers: list[float]) -> None:
+    while True:
+        await asyncio.sleep(0.1)
+        began = perf_counter()
+        await ask()
+        answers.append(1000 * (perf_counter() - began))
+
+
+def _followed() -> float:
+    """How many events the projector says it has committed."""
+    return REGISTRY.get_sample_value("query_projector_events_total", {"shard": "0"}) or 0.0
 
 
 async def timed(ask: Ask) -> tuple[float, float]:
@@ -221,9 +255,9 @@ async def timed(ask: Ask) -> tuple[float, float]:
 
 
 async def once(ask: Ask) -> float:
-    """What an answer takes, in milliseconds: of three, the middle."""
-    took = []
-    for _ in range(3):
+    """What an answer takes, in milliseconds: of three, the middle; if that is long, of one."""
+    took: list[float] = []
+    while len(took) < 3 and (not took or took[0] < _LONG_MILLISECONDS):
         start = perf_counter()
         await ask()
         took.append(1000 * (perf_counter() - start))
@@ -335,14 +369,14 @@ def column_store(columns: DuckColumns, end: datetime) -> dict[str, Ask]:
     in_range = "store = $store AND time >= $start AND time < $end"
     days = "time // 86400000000"
     statements = {
-        "counts by day": (30, f"SELECT name, {days}, count(*) FROM events_2 WHERE {in_range}"),
+        "counts by day": (30, f"SELECT name, {days}, count(*) FROM events_3 WHERE {in_range}"),
         "visitors by day": (
             30,
-            f"SELECT {days}, count(DISTINCT browser) FROM events_2 WHERE {in_range}",
+            f"SELECT {days}, count(DISTINCT browser) FROM events_3 WHERE {in_range}",
         ),
         "products by views": (
             30,
-            "SELECT json_extract_string(properties, '/product_id'), count(*) FROM events_2"
+            "SELECT json_extract_string(properties, '/product_id'), count(*) FROM events_3"
             f" WHERE name = 'Product Viewed' AND {in_range}",
         ),
     }
@@ -359,75 +393,150 @@ def column_store(columns: DuckColumns, end: datetime) -> dict[str, Ask]:
     return {name: partial(ask, days, statement) for name, (days, statement) in statements.items()}
 
 
-async def table_of_reports(
-    database: Database, columns: DuckColumns, end: datetime, *, compare: bool
-) -> list[str]:
-    servicer = QueryServicer(
+def _servicer(database: Database, columns: DuckColumns, now: datetime) -> QueryServicer:
+    return QueryServicer(
         database,
         sightings=Sightings(),
         columns=columns,
         page_tokens=PageTokens(bytes(32)),
-        now=lambda: end,
+        now=lambda: now,
     )
-    sql = plain_sql(database, end) if compare else {}
-    limit = column_store(columns, end)
-    lines = [
-        "| report, 30 days if it doesn't say | median ms | p99 ms | plain SQL ms | columns ms |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for name, ask in reports(servicer, end).items():
+
+
+async def measure_reports(
+    database: Database, columns: DuckColumns, event_count: int
+) -> dict[str, list[float | None]]:
+    """Of each report the median and the 99th percentile, and what SQL and columns take."""
+    end = end_of(event_count)
+    sql, limit = plain_sql(database, end), column_store(columns, end)
+    asks = reports(_servicer(database, columns, end), end)
+    measured: dict[str, list[float | None]] = {}
+    for name, ask in asks.items():
         middle, longest = await timed(ask)
-        others = [f"{await once(asks[name]):.1f}" if name in asks else "" for asks in (sql, limit)]
-        lines.append(f"| {name} | {middle:.1f} | {longest:.1f} | {' | '.join(others)} |")
-    return lines
+        others = [await once(same[name]) if name in same else None for same in (sql, limit)]
+        measured[name] = [middle, longest, *others]
+        sys.stderr.write(f"{name}: {middle:.1f} ms, {longest:.1f} ms\n")
+    return measured
+
+
+async def _filled(database: Database) -> int:
+    """How many events there are."""
+    async with database.read() as snapshot:
+        return sum(cursor.position for cursor in await repository.list_cursors(snapshot, 1))
+
+
+async def first_answer(
+    database: Database, columns: DuckColumns, event_count: int, began: float
+) -> str:
+    """How long it takes to answer on what is there already, in a sentence."""
+    end = end_of(event_count)
+    asks = reports(_servicer(database, columns, end), end)
+    for name in ("counts by day", "funnel, 90 days"):
+        await asks[name]()
+    took = 1000 * (perf_counter() - began)
+    return (
+        f"Started beside {event_count:,} events, counts by day and a funnel are answered"
+        f" after {took:.0f} ms."
+    )
+
+
+async def measure_following(
+    urls: Sequence[str], directory: Path, *, rate: int, of: int
+) -> list[str]:
+    """How fast a log is followed from its beginning, and how late at a rate; in sentences."""
+    whole = list(islice(shop_events(seed=2), of))
+    rebuilt = await follow(urls[0], directory / "rebuilt.duckdb", whole, rate=1e12)
+    pace = timedelta(seconds=1 / rate)
+    live = list(islice(shop_events(seed=3, pace=pace), rate * _LAG_SECONDS))
+    paced = await follow(urls[1], directory / "paced.duckdb", live, rate=rate)
+    return [
+        f"From the beginning of a log of {of:,} events: {of / rebuilt.seconds:,.0f} events a"
+        f" second, with {1e6 * rebuilt.processor_seconds / of:.0f} µs of processor an event,"
+        f" columns included. Meanwhile counts by day took {_p99(rebuilt.answers):.0f} ms at the"
+        " 99th percentile.",
+        f"At {rate:,} events a second, for {_LAG_SECONDS} s, each from another visitor than the one"
+        f" before: an event is in the figures {median(paced.lags):.2f} s after it came (median),"
+        f" {_p99(paced.lags):.2f} s at the 99th percentile, with"
+        f" {paced.processor_seconds / paced.seconds:.0%} of a processor, columns included."
+        f" Meanwhile counts by day took {_p99(paced.answers):.0f} ms at the 99th percentile.",
+    ]
+
+
+def _p99(took: Sequence[float]) -> float:
+    return quantiles(took, n=100)[98] if len(took) > 1 else took[0]
 
 
 @asynccontextmanager
 async def database_urls(directory: Path, *, on_mariadb: bool) -> AsyncIterator[list[str]]:
-    """Two empty databases of Query's."""
+    """Databases of Query's: the first is kept, the others are empty."""
     if not on_mariadb:
-        yield [f"sqlite+aiosqlite:///{directory}/query{number}.db" for number in range(2)]
+        with tempfile.TemporaryDirectory(dir=directory) as name:
+            paths = [directory / "query.db", *(Path(name, f"{each}.db") for each in _SCHEMAS[1:])]
+            yield [f"sqlite+aiosqlite:///{path}" for path in paths]
         return
-    passwords = {"query": secrets.token_hex(8), "ingest": secrets.token_hex(8)}
+    passwords = {name: secrets.token_hex(8) for name in _SCHEMAS}
     async with mariadb.running(
         directory / "mariadb", passwords=passwords, migration_passwords=passwords
     ) as server:
-        # The other's schema is as good as any.
-        yield [server.migration_url(service) for service in passwords]
+        yield [server.migration_url(service) for service in _SCHEMAS]
 
 
-async def measure(event_counts: Sequence[int], rate: int, *, on_mariadb: bool) -> str:
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        async with database_urls(directory, on_mariadb=on_mariadb) as (url, other_url):
-            await upgrade("query", url)
-            database = open_database(url)
-            columns = DuckColumns(directory / "columns.duckdb")
-            whole = max(event_counts)
-            filling = Filling(database, columns, shop_events(whole, seed=1))
-            lines = [describe_run(), f"- {'MariaDB' if on_mariadb else 'SQLite'}", ""]
-            for count in sorted(event_counts):
-                await filling.fill_up_to(count)
-                # As far as the events have come by then.
-                end = END - timedelta(days=DAYS) * (1 - count / whole)
-                lines += [f"After {count:,} events:", ""]
-                compare = count == min(event_counts)
-                lines += [*await table_of_reports(database, columns, end, compare=compare), ""]
-            lines += ["| part of following the log | µs of processor an event |", "| --- | --- |"]
-            lines += [
-                f"| {part} | {1e6 * took / whole:.0f} |" for part, took in filling.seconds.items()
-            ]
-            followed = whole / filling.wall_seconds
-            lines += ["", f"Projected, without the columns: {followed:,.0f} events a second.", ""]
-            middle, highest, load = await measure_lag(other_url, rate)
-            lines.append(
-                f"At {rate:,} events a second, for {_LAG_SECONDS} s, an event is in the figures"
-                f" {middle:.2f} s after it came (median), {highest:.2f} s at the 99th percentile,"
-                f" with {load:.0%} of a processor in this process."
-            )
-            await columns.close()
-            await database.dispose()
-    return "\n".join(lines)
+async def measure(arguments: argparse.Namespace, directory: Path) -> str:
+    """Do the steps; returns what has been measured in the directory so far, as Markdown."""
+    kept = directory / "measured.json"
+    measured: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    async with database_urls(directory, on_mariadb=arguments.mariadb) as urls:
+        if FILLING in arguments.steps or REPORTS in arguments.steps:
+            await _fill_and_ask(urls[0], directory, arguments, measured)
+        if FOLLOWING in arguments.steps:
+            with tempfile.TemporaryDirectory(dir=directory) as name:
+                measured[FOLLOWING] = await measure_following(
+                    urls[1:], Path(name), rate=arguments.rate, of=arguments.followed
+                )
+    kept.write_text(json.dumps(measured))
+    described = f"- {'MariaDB' if arguments.mariadb else 'SQLite'}"
+    return "\n".join([describe_run(), described, *_tables(measured)])
+
+
+async def _fill_and_ask(
+    url: str, directory: Path, arguments: argparse.Namespace, measured: dict[str, Any]
+) -> None:
+    await upgrade("query", url)
+    database = open_database(url)
+    began = perf_counter()
+    columns = DuckColumns(directory / "columns.duckdb")
+    if FILLING not in arguments.steps:
+        filled = await _filled(database)
+        if arguments.events != [filled]:
+            raise SystemExit(f"There are {filled:,} events, not as many as asked for.")
+        measured[STARTING] = await first_answer(database, columns, filled, began)
+    for event_count in sorted(arguments.events):
+        if FILLING in arguments.steps:
+            await Filling(database, columns).fill_up_to(event_count)
+        if REPORTS in arguments.steps:
+            found = await measure_reports(database, columns, event_count)
+            measured.setdefault(REPORTS, {})[str(event_count)] = found
+    await columns.close()
+    await database.dispose()
+
+
+def _tables(measured: dict[str, Any]) -> Iterator[str]:
+    by_count = {int(number): found for number, found in measured.get(REPORTS, {}).items()}
+    if by_count:
+        whole = max(by_count)
+        heads = [f"{number:,}: median | p99" for number in sorted(by_count)]
+        yield ""
+        yield "Milliseconds after so many events; a report is on 30 days if it doesn't say."
+        yield ""
+        yield f"| report | {' | '.join(heads)} | plain SQL, {whole:,} | columns, {whole:,} |"
+        yield "| --- |" + " --- |" * (2 * len(heads) + 2)
+        for name, (*_, sql, limit) in by_count[whole].items():
+            took = [value for number in sorted(by_count) for value in by_count[number][name][:2]]
+            cells = ["" if value is None else f"{value:.1f}" for value in (*took, sql, limit)]
+            yield f"| {name} | {' | '.join(cells)} |"
+    for sentence in [*measured.get(FOLLOWING, []), *filter(None, [measured.get(STARTING)])]:
+        yield ""
+        yield sentence
 
 
 def main() -> None:
@@ -440,11 +549,23 @@ def main() -> None:
         default=[200_000],
         help="how many; at each of several numbers the reports are measured (200000)",
     )
-    parser.add_argument("--rate", type=int, default=5000, help="at which lag is measured (5000)")
+    parser.add_argument("--rate", type=int, default=15_000, help="at which lag is measured (15000)")
+    parser.add_argument(
+        "--followed", type=int, default=_FOLLOWED_EVENTS, help="from the beginning (200000)"
+    )
     parser.add_argument("--mariadb", action="store_true", help="not SQLite, but a private MariaDB")
+    parser.add_argument("--directory", type=Path, help="keeps what is filled and measured there")
+    parser.add_argument(
+        "--only", dest="steps", action="append", choices=STEPS, help="not all of the steps"
+    )
     parser.add_argument("--write", action="store_true", help="the tables into RESULTS.md")
     arguments = parser.parse_args()
-    table = asyncio.run(measure(arguments.events, arguments.rate, on_mariadb=arguments.mariadb))
+    arguments.steps = arguments.steps or STEPS
+    look_for_cycles_less_often()
+    with tempfile.TemporaryDirectory() as name:
+        directory = arguments.directory or Path(name)
+        directory.mkdir(exist_ok=True)
+        table = asyncio.run(measure(arguments, directory))
     sys.stdout.write(f"{table}\n")
     if arguments.write:
         section = f"<!-- query -->\n{table}\n<!-- /query -->"
