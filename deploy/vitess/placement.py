@@ -67,6 +67,8 @@ QUERY: Mapping[str, Placement] = {
     "representatives": _STORE,
     "sessions": _STORE,
     "session_sums": _STORE,
+    "session_days": _STORE,
+    "tally_days": _STORE,
     "orders": _STORE,
     "revenue": _STORE,
     "product_sales": _STORE,
