@@ -37,7 +37,9 @@ def without_shard(statement: str, tables: dict[str, Placement]) -> str | None:
     """The statement as it would be if somebody forgot what names its shard; None if none does."""
     text = re.sub(r"%\(\w+\)s|%s", "?", statement).replace("%%", "%")
     tree = sqlglot.parse_one(text, dialect="mysql")
-    names = {each.column for each in tables.values() if each.by in (By.STORE, By.LOG_SHARD)}
+    asked = [tables[each.name] for each in tree.find_all(exp.Table) if each.name in tables]
+    # What is on the first shard anyway, needs no name for it.
+    names = {each.column for each in asked if each.by in (By.STORE, By.LOG_SHARD)}
     if isinstance(tree, exp.Insert):
         return None
     found = False
