@@ -97,9 +97,20 @@ async def lock_log(transaction: AsyncConnection, shard: int) -> LogHead:
     return LogHead(*tuple(row))
 
 
-async def lock_head(transaction: AsyncConnection, shard: int) -> int:
-    """The shard's last position, locked as `lock_log` does."""
-    return (await lock_log(transaction, shard)).position
+async def claim_positions(
+    transaction: AsyncConnection, shard: int, *, log: LogHead, count: int
+) -> bool:
+    """Lock the shard's head as `lock_log` does, and move it on by so many positions.
+
+    False, and nothing locked, if the head isn't what it was. One statement, where locking
+    and moving take two.
+    """
+    claimed = await transaction.exec_driver_sql(
+        f"UPDATE log_heads SET position = {log.position + count:d} "  # noqa: S608 - numbers
+        f"WHERE shard = {shard:d} AND position = {log.position:d} "
+        f"AND suppression_revision = {log.suppression_revision:d}"
+    )
+    return claimed.rowcount == 1
 
 
 async def move_head(transaction: AsyncConnection, shard: int, *, head: int) -> None:

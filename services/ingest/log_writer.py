@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -30,6 +31,8 @@ _EVENTS_A_TRANSACTION = 2000
 _BYTES_A_TRANSACTION = 4 * 1024 * 1024
 # A store that goes on sending when its quota is used up must not fill the disk with receipts.
 _QUOTA_RECEIPTS_A_DAY = 10_000
+# For how long a connection is kept for the next call: to check it out costs two round trips.
+_LINGER_SECONDS = 0.05
 _COSTING = (Verdict.ACCEPTED, Verdict.REJECTED)
 
 
@@ -114,6 +117,10 @@ class LogWriter:
         self._patience_seconds = patience_seconds
         self._waiting: deque[_Waiting] = deque()
         self._writing: _Attempt | None = None
+        self._arrived = asyncio.Event()
+        # The head as our last transaction left it: unless another process has written since,
+        # the next one need not ask.
+        self._known_log: LogHead | None = None
         # They end by themselves, however long a dead connection makes them take.
         self._given_up: set[asyncio.Task[None]] = set()
 
@@ -134,6 +141,7 @@ class LogWriter:
         byte_count += sum(len(event.payload) for event in delivery.rejected)
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(delivery, byte_count, outcome))
+        self._arrived.set()
         self._write_on()
         return await outcome
 
@@ -148,8 +156,9 @@ class LogWriter:
         What was stored before is neither stored nor counted again, so this may be repeated.
         Quotas hold nothing back: those events have been accepted. They count, though.
         """
+        self._known_log = None
         async with self._database.begin() as transaction:
-            log = await append.lock_log(transaction, self._shard)
+            await append.lock_log(transaction, self._shard)
             done = await repository.lock_journal_cursor(transaction, journal_uid)
             deliveries = [
                 each.delivery
@@ -160,7 +169,7 @@ class LogWriter:
                     and await repository.is_stored(transaction, each.witness)
                 )
             ]
-            _, written = await self._store(transaction, deliveries, log=log)
+            _, written = await self._store(transaction, deliveries)
             await repository.put_journal_cursor(
                 transaction, journal_uid, position=kept[-1].sequence
             )
@@ -210,6 +219,7 @@ class LogWriter:
                         for waiting, outcome in zip(gathered, outcomes, strict=True):
                             if not waiting.outcome.done():  # Its call may have been given up.
                                 waiting.outcome.set_result(outcome)
+                        await self._linger(attempt)
                     self._watch(attempt)
         except Exception as error:  # Each call must hear of it, whatever it is.
             failure = error
@@ -226,6 +236,17 @@ class LogWriter:
                     attempt.timer.cancel()
                 self._writing = None
                 self._write_on()
+
+    async def _linger(self, attempt: _Attempt) -> None:
+        """Wait a moment for the next call, if none waits, before the connection is given back."""
+        if self._waiting:
+            return
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+        self._arrived.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                await self._arrived.wait()
 
     def _gather(self) -> list[_Waiting]:
         """The calls that go with the next transaction: at least one, and as many as it may hold."""
@@ -249,11 +270,12 @@ class LogWriter:
         self, session: Session, deliveries: Sequence[Delivery], attempt: _Attempt
     ) -> Sequence[Outcome]:
         """Commit the deliveries together; says what became of each."""
+        known_log, self._known_log = self._known_log, None
         async with session.begin() as transaction:
-            log = await append.lock_log(transaction, self._shard)
-            outcomes, written = await self._store(transaction, deliveries, log=log)
+            outcomes, written = await self._store(transaction, deliveries, known_log=known_log)
             attempt.committing, attempt.witness = True, written.witness
         attempt.committing, attempt.witness = False, None
+        self._known_log = written.log
         if written.new_count:
             self._news.tell(self._shard)
         return outcomes
@@ -263,15 +285,27 @@ class LogWriter:
         transaction: AsyncConnection,
         deliveries: Sequence[Delivery],
         *,
-        log: LogHead,
+        known_log: LogHead | None = None,
     ) -> tuple[Sequence[Outcome], _Written]:
-        """Store the deliveries after the head, which is locked; says what becomes of each."""
+        """Store the deliveries after the head, which is locked; says what becomes of each.
+
+        `known_log` is what the head is if nobody else has written.
+        """
         first_of: dict[Key, NewEvent] = {}
         for delivery in deliveries:
             for event in delivery.events:
                 first_of.setdefault(event.key, event)
         new = list(first_of.values())
         rejected = [event for delivery in deliveries for event in delivery.rejected]
+        log, claimed_count = known_log, len(new)
+        if (
+            log is None
+            or not new
+            or not await append.claim_positions(
+                transaction, self._shard, log=log, count=claimed_count
+            )
+        ):
+            log, claimed_count = await append.lock_log(transaction, self._shard), 0
         head = log.position
         beyond: frozenset[Key | str] = frozenset()
         suppressed = NOBODY
@@ -304,9 +338,10 @@ class LogWriter:
         await append.add_tallies(transaction, _count(deliveries, outcomes))
         if rejected:
             await repository.add_rejected_events(transaction, rejected)
-        if new:
+        if len(new) != claimed_count:
             await append.move_head(transaction, self._shard, head=head + len(new))
-        return outcomes, _Written(len(new), await _find_witness(transaction, new, rejected))
+        log = LogHead(head + len(new), log.suppression_revision, log.change_number)
+        return outcomes, _Written(len(new), await _find_witness(transaction, new, rejected), log)
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +350,8 @@ class _Written:
 
     new_count: int
     witness: Witness | None
+    log: LogHead
+    """As it is from then on."""
 
 
 async def _find_witness(

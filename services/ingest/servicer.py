@@ -41,6 +41,8 @@ _CHUNK_ROWS = 500
 _LONGEST_WAIT_SECONDS = 20.0
 # How soon a reader learns of what another replica appended.
 _LOOK_AGAIN_SECONDS = 0.25
+# Where one commit comes others follow: who waits for news reads them together.
+_GATHER_SECONDS = 0.05
 # Longer than a caller waits: what was too much for one transaction in its time is stored all
 # the same, and found when the call is repeated. With a journal there is something better to do.
 _LOG_SECONDS = 10.0
@@ -198,6 +200,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServicer):
             ):
                 break
             await self._news.wait(request.shard, seconds=min(left, _LOOK_AGAIN_SECONDS))
+            await asyncio.sleep(_GATHER_SECONDS)
 
         events, change_number = await self._read_page(
             request, head=head.position, page_size=page_size
