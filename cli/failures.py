@@ -10,7 +10,7 @@ class ExitCode(IntEnum):
 
     DONE = 0
     FOUND = 1
-    """`scan` found a key; `audit verify` found a break."""
+    """`scan` found a key; `audit verify` found a break; `reconcile` orders that differ."""
     USAGE = 2
     """The command line, or a value in it, is not valid."""
     REFUSED = 3

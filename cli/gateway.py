@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Iterator, Mapping
+from email.message import Message
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -45,6 +46,27 @@ class Gateway:
         parameters: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """The answer's JSON; raises `CommandFailed` if it is a failure, or there is none."""
+        status, _, text = self._ask(verb, path, body=body, parameters=parameters)
+        return _read_answer(status, text)
+
+    def download(
+        self, path: str, *, parameters: Mapping[str, Any] | None = None
+    ) -> tuple[bytes, Message]:
+        """A file, and the headers that came with it; raises `CommandFailed` as `call` does."""
+        status, headers, content = self._ask("GET", path, body=None, parameters=parameters)
+        if not 200 <= status < 300:
+            _read_answer(status, content)
+        return content, headers
+
+    def _ask(
+        self,
+        verb: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None,
+        parameters: Mapping[str, Any] | None,
+    ) -> tuple[int, Message, bytes]:
+        """Status, headers and content; raises `CommandFailed` if there is no answer."""
         target = self._prefix + path
         if parameters:
             target += "?" + urlencode(parameters, doseq=True)
@@ -65,7 +87,7 @@ class Gateway:
             ) from error
         finally:
             connection.close()
-        return _read_answer(response.status, text)
+        return response.status, response.headers, text
 
     def list_all(
         self, path: str, field: str, *, parameters: Mapping[str, Any] | None = None, limit: int

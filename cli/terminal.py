@@ -12,8 +12,10 @@ _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 class Terminal:
     """Where a command's answer goes."""
 
-    def __init__(self, output: TextIO, *, as_json: bool) -> None:
+    def __init__(self, output: TextIO, *, as_json: bool, aside: TextIO | None = None) -> None:
         self._output = output
+        self._aside = aside
+        self._is_line_open = False
         self.as_json = as_json
         self._is_rich = output.isatty() and not as_json
 
@@ -50,6 +52,24 @@ class Terminal:
         if not self.as_json:
             self._output.write(f"{sentence}\n")
             self._output.flush()
+
+    def report(self, progress: str) -> None:
+        """Say aside how far it is: over what was said before, where that can be done."""
+        if self._aside is None or self.as_json:
+            return
+        if self._aside.isatty():
+            self._aside.write(f"\r{progress}\x1b[K")
+            self._is_line_open = True
+        else:
+            self._aside.write(f"{progress}\n")
+        self._aside.flush()
+
+    def end_report(self) -> None:
+        """Leave what was said of the progress as it stands, and go on below it."""
+        if self._aside is not None and self._is_line_open:
+            self._aside.write("\n")
+            self._aside.flush()
+            self._is_line_open = False
 
     def _write_json(self, value: Mapping[str, Any]) -> None:
         self._output.write(json.dumps(value, ensure_ascii=False) + "\n")

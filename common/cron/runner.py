@@ -24,7 +24,13 @@ from common.mutex import MutexLost, hold
 log = logging.getLogger(__name__)
 
 _CALLS = Counter("cron_calls", "Calls of RunCron, by what they did.", ["job", "outcome"])
+_FAILURES = Counter("cron_failures", "Attempts that a job's own error ended.", ["job"])
 _SECONDS = Histogram("cron_attempt_seconds", "How long attempts at a run worked.", ["job"])
+
+
+def count_failures_of(job: str) -> None:
+    """Say that the job has not failed yet: what grows from nothing can't be seen to grow."""
+    _FAILURES.labels(job)
 
 
 class Outcome(Enum):
@@ -161,6 +167,7 @@ class JobRunner:
             await asyncio.shield(self._let_go(run))
             raise
         except Exception as error:
+            _FAILURES.labels(job.name).inc()
             log.error(
                 "job failed",
                 extra={"job": job.name, "run_uid": run.uid, **describe_failure(error)},

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from common.context import Call, get_call
 from common.cron import ledger
 from common.cron.job import Job
-from common.cron.runner import JobFailed, JobRunner, Patience, Stopping
+from common.cron.runner import JobFailed, JobRunner, Patience, Stopping, count_failures_of
 from common.cron.timetable import Timetable
 from common.cron.trim_runs import CATCH_UP
 from common.db import Database, database_now
@@ -51,6 +51,8 @@ class CronServicer(maintenance_pb2_grpc.MaintenanceServicer):
         self._runner = JobRunner(
             service, database=database, redis=redis, patience=patience or Patience()
         )
+        for name in self._jobs:
+            count_failures_of(name)
         self._timetable = Timetable(list(self._jobs.values()), database=database)
 
     def stop(self) -> None:

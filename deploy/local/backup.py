@@ -20,6 +20,8 @@ from deploy.local.mesh import DATABASES, sole_launcher
 from deploy.local.private_files import make_private_directory
 from deploy.local.processes import StartError
 
+KEYS_NAME = "people.keys"
+
 
 def main() -> int:
     """Save or restore; returns the exit code."""
@@ -31,6 +33,12 @@ def main() -> int:
     parser.add_argument(
         "--later", type=Path, action="append", default=[], help="tells who was erased since"
     )
+    parser.add_argument(
+        "--keys",
+        type=Path,
+        help="the latest file of people's keys: written to, or read from if it is named"
+        f" (default: {KEYS_NAME} beside the backup)",
+    )
     arguments = parser.parse_args()
     try:
         saved = asyncio.run(_run(arguments))
@@ -38,6 +46,8 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     sys.stdout.write(f"{sum(saved.row_counts.values())} rows in {len(saved.row_counts)} tables\n")
+    if saved.unreadable:
+        sys.stdout.write(f"{saved.unreadable} rows have no key any more: what may stay is there\n")
     if saved.erased_again:
         sys.stdout.write(f"{saved.erased_again} events of erased people were erased again\n")
     return 0
@@ -48,13 +58,20 @@ async def _run(arguments: argparse.Namespace) -> Saved:
     make_private_directory(directory)
     with sole_launcher(directory):
         secrets = keep_secrets(directory / "secrets.json")
+        keys = {service: bytes.fromhex(key) for service, key in secrets.subject_keys.items()}
         async with _databases(directory, arguments.database, secrets) as urls:
             if arguments.what == "save":
-                return await save(urls, arguments.file)
+                return await save(
+                    urls,
+                    arguments.file,
+                    keys=arguments.keys or arguments.file.with_name(KEYS_NAME),
+                    subject_key=keys["maintenance"],
+                )
             return await restore(
                 urls,
                 arguments.file,
-                subject_key=bytes.fromhex(secrets.subject_keys["ingest"]),
+                subject_keys=keys,
+                keys=arguments.keys,
                 later=arguments.later,
             )
 

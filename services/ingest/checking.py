@@ -11,7 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from common.cron.job import Batch, Job
 from services.ingest import repository
 from services.ingest.append import POSITION_BITS
-from services.ingest.tables import events, log_changes, log_heads, verdict_hours
+from services.ingest.tables import (
+    events,
+    log_changes,
+    log_heads,
+    quota_receipts,
+    rejected_events,
+    verdict_hours,
+)
 from services.ingest.verdicts import Verdict
 
 log = logging.getLogger(__name__)
@@ -47,6 +54,7 @@ async def _check_next(transaction: AsyncConnection, *, cursor: str, now: datetim
     else:
         shard, after = map(int, cursor.split())
     if shard not in heads:
+        await _check_kept(transaction)
         return Batch(row_count=0, done=True)
     head = heads[shard]
     if after < 0:
@@ -63,7 +71,8 @@ async def _check_next(transaction: AsyncConnection, *, cursor: str, now: datetim
     if end < head:
         return Batch(row_count=0, done=False, cursor=f"{shard} {end}")
     later = [one for one in sorted(heads) if one > shard]
-    return Batch(row_count=0, done=not later, cursor=f"{later[0]} -1" if later else "")
+    # After the last shard comes one that isn't there.
+    return Batch(row_count=0, done=False, cursor=f"{later[0] if later else shard + 1} -1")
 
 
 async def _check_sums(transaction: AsyncConnection) -> None:
@@ -86,6 +95,38 @@ async def _check_sums(transaction: AsyncConnection) -> None:
     )
     if int(accepted or 0) != positions:
         _report("accepted events", shard=-1, expected=positions, found=int(accepted or 0))
+
+
+async def _check_kept(transaction: AsyncConnection) -> None:
+    """Of what was rejected, or beyond the quota, no more is kept than was counted."""
+    column = verdict_hours.c
+    for verdict, table in ((Verdict.REJECTED, rejected_events), (Verdict.QUOTA, quota_receipts)):
+        kept = (
+            select(table.c.store_uid, func.count().label("kept"))
+            .group_by(table.c.store_uid)
+            .subquery()
+        )
+        counted = (
+            select(column.store_uid, func.sum(column.event_count).label("counted"))
+            .where(column.verdict == verdict)
+            .group_by(column.store_uid)
+            .subquery()
+        )
+        # In one statement: a replay changes both at once.
+        both = select(kept.c.kept, func.coalesce(counted.c.counted, 0)).select_from(
+            kept.outerjoin(counted, kept.c.store_uid == counted.c.store_uid)
+        )
+        for found, expected in await transaction.execute(both):
+            if found > expected:
+                what = f"{verdict.name.lower()} events"
+                _report(what, shard=-1, expected=int(expected), found=found)
+    strange = await transaction.scalar(
+        select(func.count())
+        .select_from(verdict_hours)
+        .where(column.verdict.not_in(list(Verdict)) | (column.event_count < 0))
+    )
+    if strange:
+        _report("sums of verdicts", shard=-1, expected=0, found=int(strange))
 
 
 def _report(what: str, *, shard: int, expected: int, found: int) -> None:

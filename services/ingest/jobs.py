@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.cron.analyse_tables import analyse_tables_job
 from common.cron.job import Batch, Job, RunBatch
 from common.cron.trim_runs import trim_runs_job
 from services.ingest.checking import check_log_job
@@ -19,7 +20,7 @@ from services.ingest.rules_repository import purge_plans
 from services.ingest.subject_repository import purge_lifted
 from services.ingest.subjects import SubjectDigests
 from services.ingest.suppressions import LIFTED_KEPT_DAYS
-from services.ingest.tables import quota_receipts, rejected_events
+from services.ingest.tables import metadata, quota_receipts, rejected_events
 
 _BATCH_ROWS = 500
 
@@ -70,6 +71,7 @@ def ingest_jobs(digests: SubjectDigests) -> list[Job]:
             run_batch=_purge_lifted_suppressions,
         ),
         check_log_job(),
+        analyse_tables_job(metadata),
         trim_runs_job(),
     ]
 

@@ -50,20 +50,21 @@ async def overwrite(
         for event in gone.values()
         if (order_id := read_mentions(event.type, event.payload).order_id)
     }
+    by_digest = {digests.of_order(store, order_id): order_id for order_id in order_ids}
+    named = await repository.find_ids_by_digest(
+        transaction, store_uid, by_digest, most=_MOST_EVENTS_OF_AN_ORDER + 1
+    )
+    asked: set[int] = set()
+    for digest, ids in named.items():
+        if len(ids) > _MOST_EVENTS_OF_AN_ORDER:
+            pseudonyms.put("order", by_digest[digest], by_digest[digest])
+        else:
+            asked |= {
+                one for one in ids if one not in gone and one >> append.POSITION_BITS == shard
+            }
     others: dict[int, StoredEvent] = {}
-    for order_id in sorted(order_ids):
-        named = await repository.find_event_ids(
-            transaction,
-            store_uid,
-            [digests.of_order(store, order_id)],
-            limit=_MOST_EVENTS_OF_AN_ORDER + 1,
-        )
-        if len(named) > _MOST_EVENTS_OF_AN_ORDER:
-            pseudonyms.leave("order", order_id)
-            continue
-        asked = [one for one in named if one not in gone and one >> append.POSITION_BITS == shard]
-        for event in await repository.get_events(transaction, asked):
-            (gone if is_mine(event) else others)[event.id] = event
+    for event in await repository.get_events(transaction, sorted(asked)):
+        (gone if is_mine(event) else others)[event.id] = event
     changed = [overwritten(event, pseudonyms, mark=mark) for event in gone.values()]
     changed += [
         replace(event, payload=with_other_order(event.payload, pseudonyms))

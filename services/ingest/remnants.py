@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,6 +37,7 @@ _ORDER_EVENTS = frozenset(
         *("Order Refunded", "Order Cancelled"),
     )
 )
+_ORDER_IDS = (("order_id", "order"), ("refund_id", "refund"))
 _PRODUCT_TEXTS = ("product_id", "sku", "id", "name", "brand", "category", "variant", "currency")
 _PROMOTION_TEXTS = ("promotion_id", "name")
 _COUPON_TEXTS = ("coupon", "coupon_id")
@@ -60,21 +62,26 @@ class Remnant:
 class Pseudonyms:
     """Other ids for those of orders and refunds: the same for the same, as long as it is kept.
 
-    They are drawn by lot, so nothing leads back once this is gone.
+    They are drawn by lot, or made with a key that nobody keeps, so nothing leads back once this
+    is gone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, key: bytes | None = None) -> None:
+        self._key = key
         self._drawn: dict[tuple[str, str], str] = {}
 
-    def leave(self, kind: str, text: str) -> None:
-        """Let an id that nobody's order has stay as it is."""
-        self._drawn[kind, text] = text
+    def put(self, kind: str, text: str, pseudonym: str) -> None:
+        """Let an id have this pseudonym; itself if it is to stay as it is."""
+        self._drawn[kind, text] = pseudonym
 
     def of(self, kind: str, text: str) -> str:
         """The pseudonym of an id. One that is a pseudonym stays: other events have it too."""
         if _PSEUDONYM.fullmatch(text):
             return text
-        return self._drawn.setdefault((kind, text), f"erased-{secrets.token_hex(12)}")
+        if self._key is None:
+            return self._drawn.setdefault((kind, text), f"erased-{secrets.token_hex(12)}")
+        made = blake2b(f"{kind}\0{text}".encode(), digest_size=12, key=self._key).hexdigest()
+        return self._drawn.get((kind, text), f"erased-{made}")
 
 
 def remnant_of(
@@ -109,11 +116,17 @@ def remnant_of(
     )
 
 
+def orders_in(payload: bytes) -> dict[str, str]:
+    """The ids of the order and of the refund that an event names, by kind."""
+    properties = _member(_object(payload), "properties")
+    return {kind: text for name, kind in _ORDER_IDS if (text := _text(properties, name))}
+
+
 def with_other_order(payload: bytes, pseudonyms: Pseudonyms) -> bytes:
     """Somebody else's event, which now names its order and refund by pseudonyms."""
     members = _object(payload)
     properties = _member(members, "properties")
-    for name, kind in (("order_id", "order"), ("refund_id", "refund")):
+    for name, kind in _ORDER_IDS:
         if text := _text(properties, name):
             properties[name] = msgspec.Raw(msgspec.json.encode(pseudonyms.of(kind, text)))
     members["properties"] = msgspec.Raw(msgspec.json.encode(properties))
@@ -124,7 +137,7 @@ def _properties_of(
     name: str, properties: dict[str, msgspec.Raw], pseudonyms: Pseudonyms
 ) -> dict[str, Any]:
     kept: dict[str, Any] = {}
-    for field, kind in (("order_id", "order"), ("refund_id", "refund")):
+    for field, kind in _ORDER_IDS:
         if text := _text(properties, field):
             kept[field] = pseudonyms.of(kind, text)
     currency = _text(properties, "currency")

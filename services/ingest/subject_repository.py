@@ -5,12 +5,13 @@ Functions take the caller's transaction and never end it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, insert, select, tuple_, update
+from sqlalchemy import and_, delete, insert, or_, select, tuple_, update
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -28,6 +29,8 @@ from services.ingest.tables import (
 )
 
 _KEYS_A_QUERY = 400
+_DIGESTS_A_QUERY = 40
+_PAIRS_A_STATEMENT = 200
 _EVENT_COLUMNS = tuple(events.c)
 
 
@@ -308,22 +311,61 @@ async def overwrite_events(
     return last
 
 
+async def find_ids_by_digest(
+    transaction: AsyncConnection, store_uid: str, digests: Collection[bytes], *, most: int
+) -> dict[bytes, list[int]]:
+    """For each digest the ids of a store's events that have it, in order; at most so many."""
+    column = event_people.c
+    found: dict[bytes, list[int]] = {}
+    asked = sorted(digests)
+    while asked:
+        some = asked[:_DIGESTS_A_QUERY]
+        limit = most * len(some)
+        rows = await transaction.execute(
+            select(column.digest, column.event_id)
+            .where(column.store_uid == store_uid, column.digest.in_(some))
+            .order_by(column.digest, column.event_id)
+            .limit(limit)
+        )
+        pairs = [(bytes(digest), event_id) for digest, event_id in rows]
+        ids: defaultdict[bytes, list[int]] = defaultdict(list)
+        for digest, event_id in pairs:
+            ids[digest].append(event_id)
+        # What was cut off at the limit has that many itself, or is asked for once more.
+        whole = len(pairs) < limit
+        last = pairs[-1][0] if pairs else b""
+        answered = [
+            one for one in some if whole or one < last or (one == last and len(ids[one]) >= most)
+        ]
+        found |= {one: ids[one][:most] for one in answered if one in ids}
+        asked = [one for one in asked if one not in answered]
+    return found
+
+
 async def forget_people(
     transaction: AsyncConnection, store_uid: str, ids_of: Mapping[bytes, Collection[int]]
 ) -> int:
     """Let events no more be found by digests that they had; returns how many rows went."""
     column = event_people.c
+    pairs = sorted((digest, event_id) for digest, ids in ids_of.items() for event_id in set(ids))
     count = 0
-    for digest, ids in sorted(ids_of.items()):
-        for some in _in_batches(sorted(ids)):
-            gone = await transaction.execute(
-                delete(event_people).where(
-                    column.store_uid == store_uid,
-                    column.digest == digest,
-                    column.event_id.in_(some),
-                )
+    for start in range(0, len(pairs), _PAIRS_A_STATEMENT):
+        some: defaultdict[bytes, list[int]] = defaultdict(list)
+        for digest, event_id in pairs[start : start + _PAIRS_A_STATEMENT]:
+            some[digest].append(event_id)
+        # Written out, since MariaDB looks up no pairs by an index.
+        gone = await transaction.execute(
+            delete(event_people).where(
+                column.store_uid == store_uid,
+                or_(
+                    *(
+                        and_(column.digest == digest, column.event_id.in_(ids))
+                        for digest, ids in some.items()
+                    )
+                ),
             )
-            count += gone.rowcount
+        )
+        count += gone.rowcount
     return count
 
 

@@ -7,11 +7,13 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.cron.analyse_tables import analyse_tables_job
 from common.cron.job import Batch, Job
 from common.cron.trim_runs import trim_runs_job
 from services.keys import repository
 from services.keys.minting import Mint
 from services.keys.peppers import Pepper
+from services.keys.tables import metadata
 from services.keys.trail import Action, Actor, Deed
 
 _KEPT_AFTER_END = timedelta(days=90)
@@ -53,6 +55,7 @@ def all_jobs(peppers: Sequence[Pepper]) -> list[Job]:
             period=timedelta(hours=1),
             run_batch=_purge_deleted,
         ),
+        analyse_tables_job(metadata),
         trim_runs_job(),
     ]
 

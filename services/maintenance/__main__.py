@@ -21,7 +21,7 @@ from services.maintenance.jobs import maintenance_jobs
 from services.maintenance.privacy import SERVICE as PRIVACY
 from services.maintenance.privacy import PrivacyServicer
 from services.maintenance.receipts import ReceiptSigner
-from services.maintenance.subject import SubjectSeal
+from services.maintenance.subject import SubjectKeyNames, SubjectSeal
 from shoptrail.ingest.v1 import ingest_pb2_grpc
 from shoptrail.maintenance.v1 import maintenance_pb2_grpc, privacy_pb2_grpc
 from shoptrail.query.v1 import query_pb2_grpc
@@ -53,6 +53,7 @@ async def main() -> None:
             database,
             Services(ingest_pb2_grpc.IngestStub(ingest), query_pb2_grpc.QueryStub(query)),
             seal=seal,
+            key_names=SubjectKeyNames(config.subject_key.get_secret_value()),
             signer=signer,
         )
         services = [MAINTENANCE, PRIVACY]

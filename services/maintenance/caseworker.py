@@ -22,7 +22,7 @@ from services.maintenance import repository
 from services.maintenance.archive import Archive
 from services.maintenance.receipts import ReceiptSigner
 from services.maintenance.repository import Kind, State, StoredCase, TakenOver
-from services.maintenance.subject import SubjectSeal
+from services.maintenance.subject import SubjectKeyNames, SubjectSeal
 from shoptrail.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from shoptrail.privacy.v1 import subject_pb2
 from shoptrail.privacy.v1.subject_pb2 import Subject
@@ -72,12 +72,14 @@ class Caseworker:
         services: Services,
         *,
         seal: SubjectSeal,
+        key_names: SubjectKeyNames,
         signer: ReceiptSigner,
         pause_seconds: float = 1.0,
     ) -> None:
         self._database = database
         self._services = services
         self._seal = seal
+        self._key_names = key_names
         self._signer = signer
         self._pause_seconds = pause_seconds
         self._opened = asyncio.Event()
@@ -109,7 +111,14 @@ class Caseworker:
             _UNFINISHED.set(0)
             return False
         _UNFINISHED.set((now - case.create_time).total_seconds())
-        work = _Work(self._database, self._services, self._seal, self._signer, case)
+        work = _Work(
+            self._database,
+            self._services,
+            case,
+            seal=self._seal,
+            key_names=self._key_names,
+            signer=self._signer,
+        )
         try:
             await work.do()
         except TakenOver:
@@ -140,14 +149,17 @@ class _Work:
         self,
         database: Database,
         services: Services,
-        seal: SubjectSeal,
-        signer: ReceiptSigner,
         case: StoredCase,
+        *,
+        seal: SubjectSeal,
+        key_names: SubjectKeyNames,
+        signer: ReceiptSigner,
     ) -> None:
         self._database = database
         self._ingest = services.ingest
         self._query = services.query
         self._seal = seal
+        self._key_names = key_names
         self._signer = signer
         self._case = case
 
@@ -276,7 +288,14 @@ class _Work:
             if followed.left:
                 # It has followed, and something is there all the same: that heals by no waiting.
                 raise RuntimeError("something is left in the read models")
-        now = await self._save()
+        async with self._database.begin() as transaction:
+            # What backups hold of the person can't be read from now on.
+            count = await repository.destroy_subject_keys(
+                transaction, store_uid, self._key_names.of_subject(store_uid, subject)
+            )
+        if count:
+            counts["maintenance.subject_keys"] += count
+        now = await self._save(counts=msgspec.json.encode(counts))
         self._case = replace(self._case, end_time=now)
         receipt = self._signer.sign(self._receipt(counts, verify_time=now))
         await self._end(

@@ -7,9 +7,11 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.cron.analyse_tables import analyse_tables_job
 from common.cron.job import Batch, Job
 from common.cron.trim_runs import trim_runs_job
 from services.maintenance import repository
+from services.maintenance.tables import metadata
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ def maintenance_jobs() -> list[Job]:
             period=timedelta(hours=1),
             run_batch=_check_cases,
         ),
+        analyse_tables_job(metadata),
         trim_runs_job(),
     ]
 

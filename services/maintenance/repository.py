@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
@@ -11,7 +12,9 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.uid import is_uid
-from services.maintenance.tables import archive_parts, privacy_cases
+from services.maintenance.tables import archive_parts, privacy_cases, subject_keys
+
+_KEYS_A_QUERY = 300
 
 
 class Kind(IntEnum):
@@ -268,3 +271,52 @@ async def count_late_cases(transaction: AsyncConnection, *, created_before: date
 async def _get(transaction: AsyncConnection, case_id: int) -> StoredCase:
     row = (await transaction.execute(select(*_COLUMNS).where(privacy_cases.c.id == case_id))).one()
     return StoredCase(*row)
+
+
+async def find_subject_keys(
+    transaction: AsyncConnection, store_uid: str, digests: Collection[bytes]
+) -> dict[bytes, bytes]:
+    """The keys that seal people's rows in backups, by what stands for the people."""
+    column = subject_keys.c
+    found: dict[bytes, bytes] = {}
+    for some in _in_batches(sorted(digests)):
+        rows = await transaction.execute(
+            select(column.digest, column.key).where(
+                column.store_uid == store_uid, column.digest.in_(some)
+            )
+        )
+        found |= {bytes(digest): bytes(key) for digest, key in rows}
+    return found
+
+
+async def add_subject_keys(
+    transaction: AsyncConnection, store_uid: str, keys: Mapping[bytes, bytes]
+) -> None:
+    """Keep keys of people who have none."""
+    if keys:
+        await transaction.execute(
+            insert(subject_keys),
+            [
+                {"store_uid": store_uid, "digest": digest, "key": key}
+                for digest, key in sorted(keys.items())
+            ],
+        )
+
+
+async def destroy_subject_keys(
+    transaction: AsyncConnection, store_uid: str, digests: Collection[bytes]
+) -> int:
+    """Destroy the keys of people: what they sealed can never be read again. Returns how many."""
+    column = subject_keys.c
+    count = 0
+    for some in _in_batches(sorted(digests)):
+        gone = await transaction.execute(
+            delete(subject_keys).where(column.store_uid == store_uid, column.digest.in_(some))
+        )
+        count += gone.rowcount
+    return count
+
+
+def _in_batches(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(keys), _KEYS_A_QUERY):
+        yield keys[start : start + _KEYS_A_QUERY]

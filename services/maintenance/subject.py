@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from common.digest import digest_of
 from shoptrail.privacy.v1.subject_pb2 import Subject
 
 _NONCE_BYTES = 12
@@ -58,6 +59,34 @@ class SubjectSeal:
             digest_size=_HASH_BYTES,
             key=self._hash_key,
         ).digest()
+
+
+class SubjectKeyNames:
+    """Under what the keys are kept that seal people's rows in backups."""
+
+    def __init__(self, key: bytes) -> None:
+        self._hash_key = _derived(key, b"subject keys")
+
+    def of_user(self, store_uid: str, user_id: str) -> bytes:
+        """Of a user."""
+        return self.of_digest(store_uid, digest_of("user", user_id))
+
+    def of_browser(self, store_uid: str, anonymous_id: str) -> bytes:
+        """Of a browser or app."""
+        return self.of_digest(store_uid, digest_of("anonymous", anonymous_id))
+
+    def of_digest(self, store_uid: str, digest: bytes) -> bytes:
+        """Of whom a digest stands for, as read models have them."""
+        return hashlib.blake2b(
+            store_uid.encode() + digest, digest_size=_HASH_BYTES, key=self._hash_key
+        ).digest()
+
+    def of_subject(self, store_uid: str, subject: Subject) -> set[bytes]:
+        """Of all ids of a person."""
+        return {
+            *(self.of_user(store_uid, one) for one in subject.user_ids),
+            *(self.of_browser(store_uid, one) for one in subject.anonymous_ids),
+        }
 
 
 def _derived(key: bytes, purpose: bytes) -> bytes:

@@ -61,3 +61,14 @@ archive_parts = Table(
     Column("content", _BLOB, nullable=False),
     **TABLE_OPTIONS,
 )
+
+# What seals a person's rows in backups, of which it is no part. Who is erased loses theirs.
+subject_keys = Table(
+    "subject_keys",
+    metadata,
+    Column("store_uid", Uid("sto"), primary_key=True),
+    # A keyed hash of what stands for a user or a browser.
+    Column("digest", LargeBinary(16).with_variant(mysql.BINARY(16), "mysql"), primary_key=True),
+    Column("key", LargeBinary(32).with_variant(mysql.BINARY(32), "mysql"), nullable=False),
+    **TABLE_OPTIONS,
+)

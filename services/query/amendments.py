@@ -21,10 +21,11 @@ from sqlalchemy import Table, and_, delete, insert, select, tuple_
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.digest import digest_of
 from common.uid import parse_uid
 from services.query.identities import Ownership, anonymous_subject, user_subject
 from services.query.orders import TELLINGS, Order, Statement
-from services.query.payload import digest_of, read_payload, text_in
+from services.query.payload import read_payload, text_in
 from services.query.projection import ALIAS, IDENTIFY, PAGE_TYPES, TRACK, Fact, type_name
 from services.query.quarters import QUARTERS_A_DAY, quarter_of
 from services.query.session_sums import SessionChanges, duration_of
@@ -145,22 +146,32 @@ class _Amended:
             )
 
     async def amend_owners(self) -> None:
-        claimed: defaultdict[str, set[str]] = defaultdict(set)
+        claimed: defaultdict[str, dict[str, set[bytes]]] = defaultdict(lambda: defaultdict(set))
         for one in self._amendments:
             browser = _claimed_by(one.old)
             if browser and browser != _claimed_by(one.new):
-                claimed[one.old.event.store_uid].add(browser)
+                user = user_subject(one.old.event.user_id)
+                claimed[one.old.event.store_uid][browser].add(user)
         column = owners.c
-        for store_uid, browsers in sorted(claimed.items()):
-            for some in _in_batches(sorted(browsers)):
-                await self._transaction.execute(
-                    delete(owners).where(
-                        column.generation == self._generation,
-                        column.store_uid == store_uid,
-                        column.subject.in_([anonymous_subject(browser) for browser in some]),
-                    )
+        for store_uid, users in sorted(claimed.items()):
+            whose = and_(column.generation == self._generation, column.store_uid == store_uid)
+            subjects = {anonymous_subject(browser): browser for browser in users}
+            browsers: set[str] = set()
+            for some in _in_batches(sorted(subjects)):
+                rows = await self._transaction.execute(
+                    select(column.subject, column.user).where(whose, column.subject.in_(some))
                 )
-            claims = await self._claims_to(store_uid, browsers)
+                # Another's claim that holds was the earlier one, and holds on.
+                lost = [
+                    bytes(subject)
+                    for subject, user in rows
+                    if bytes(user) in users[subjects[bytes(subject)]]
+                ]
+                browsers |= {subjects[subject] for subject in lost}
+                await self._transaction.execute(
+                    delete(owners).where(whose, column.subject.in_(lost))
+                )
+            claims = await self._claims_to(store_uid, browsers) if browsers else {}
             if claims:
                 await self._transaction.execute(
                     insert(owners),
@@ -177,18 +188,31 @@ class _Amended:
                 )
 
     async def _claims_to(self, store_uid: str, browsers: Collection[str]) -> dict[bytes, Ownership]:
-        """Who else identified themselves there first, by the listing."""
+        """Who else identified themselves there first, by the listing.
+
+        Where to look there is told by the sessions: they have all that was done on the browser.
+        """
         column = recorded_events.c
         listed = select(
             column.type, column.user_id, column.anonymous_id, column.occur_time, column.payload
         ).where(column.store_uid == store_uid, column.user_id != "")
+        rows = await self._transaction.execute(
+            select(sessions.c.session).where(
+                sessions.c.generation == self._generation,
+                sessions.c.store_uid == store_uid,
+                sessions.c.subject.in_([anonymous_subject(one) for one in sorted(browsers)]),
+            )
+        )
+        made_of = (msgspec.msgpack.decode(row[0], type=Session) for row in rows)
+        times = sorted({hit.time for session in made_of for hit in hits_of(session)})
         found: list[Any] = []
-        for some in _in_batches(sorted(browsers)):
+        for some in _in_batches(times):
             found += await self._transaction.execute(
                 listed.where(
                     column.name == type_name(IDENTIFY),
+                    column.occur_time.in_(some),
                     column.type == IDENTIFY,
-                    column.anonymous_id.in_(some),
+                    column.anonymous_id.in_(sorted(browsers)),
                 )
             )
         found += await self._transaction.execute(
@@ -298,7 +322,9 @@ class _Amended:
                 names[key] = new_id
                 marks[one.old.mark] = one.new.mark
                 refund = text_in(one.old.payload.properties, "refund_id")
-                refunds[key][refund] = text_in(one.new.payload.properties, "refund_id")
+                # Other events of the order may have been overwritten before, with its row.
+                for known_key in (key, (key[0], digest_of(new_id))):
+                    refunds[known_key][refund] = text_in(one.new.payload.properties, "refund_id")
         if not names:
             return
         ids = {(store, digest_of(new_id)): new_id for (store, _), new_id in names.items()}
@@ -412,6 +438,17 @@ def retold(
         refunded=refunded,
         completion_counts=order.completion_counts,
     )
+
+
+def without_people(order: Order) -> Order:
+    """The order, which doesn't say any more who told of it."""
+    statements = [
+        *order.completed.values(),
+        *order.updated.values(),
+        *order.cancelled.values(),
+        *(said for by_refund in order.refunded.values() for said in by_refund.values()),
+    ]
+    return retold(order, {}, {}, nobody={said.mark for said in statements})
 
 
 def _in_batches(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -5,6 +5,7 @@ Functions take the caller's transaction and never end it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,13 +27,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.query.projection import RecordedEvent
-from services.query.sessions import Session
+from services.query.projection import RecordedEvent, ids_after
+from services.query.sessions import Session, hits_of
 from services.query.tables import (
     FIGURES,
     carried_events,
     column_copies,
     generation_cursors,
+    generations,
     listed_changes,
     owners,
     recorded_events,
@@ -216,7 +218,7 @@ async def forget_subject(
         users=users,
         browsers=browsers,
     )
-    for table, condition in conditions.items():
+    for table, condition in conditions:
         if table is not recorded_events:
             await transaction.execute(delete(table).where(condition))
 
@@ -239,10 +241,10 @@ async def count_subject(
         users=users,
         browsers=browsers,
     )
-    return {
-        table.name: await _count(transaction, table, condition)
-        for table, condition in conditions.items()
-    }
+    counts: Counter[str] = Counter()
+    for table, condition in conditions:
+        counts[table.name] += await _count(transaction, table, condition)
+    return dict(counts)
 
 
 async def _conditions_of(
@@ -253,39 +255,85 @@ async def _conditions_of(
     anonymous_ids: Collection[str],
     users: Collection[bytes],
     browsers: Collection[bytes],
-) -> dict[Table, ColumnElement[bool]]:
-    """Which rows of each table are about a person."""
-    subjects = sorted({*users, *browsers})
-    event = recorded_events.c
-    of_store = event.store_uid == store_uid
-    on_browsers = event.anonymous_id.in_(sorted(anonymous_ids))
-    counts: dict[Table, ColumnElement[bool]] = {
-        recorded_events: of_store
-        & or_(event.user_id.in_(sorted(user_ids)), (event.user_id == "") & on_browsers),
-        visits: (visits.c.store_uid == store_uid) & visits.c.subject.in_(subjects),
-        owners: (owners.c.store_uid == store_uid) & owners.c.user.in_(sorted(users)),
-        representatives: (representatives.c.store_uid == store_uid)
-        & or_(
-            representatives.c.subject.in_(sorted(users)),
-            representatives.c.representative.in_(sorted(users)),
+) -> list[tuple[Table, ColumnElement[bool]]]:
+    """Which rows of which tables are about a person. Each is found by a key or an index."""
+    known = (await transaction.execute(select(generations.c.generation))).scalars()
+    all_generations = sorted({CARRIED, *known})
+
+    def of_store(table: Table) -> ColumnElement[bool]:
+        return table.c.generation.in_(all_generations) & (table.c.store_uid == store_uid)
+
+    listed, ids = recorded_events.c, sorted(user_ids)
+    conditions: list[tuple[Table, ColumnElement[bool]]] = [
+        (recorded_events, (listed.store_uid == store_uid) & listed.user_id.in_(ids)),
+        (
+            recorded_events,
+            (listed.store_uid == store_uid)
+            & (listed.user_id == "")
+            & listed.anonymous_id.in_(sorted(anonymous_ids)),
         ),
-    }
-    others = await _count(
-        transaction,
-        recorded_events,
-        of_store & on_browsers & event.user_id.not_in(["", *sorted(user_ids)]),
-    )
-    if not others:
+        (visits, of_store(visits) & visits.c.subject.in_(sorted({*users, *browsers}))),
+        (owners, of_store(owners) & owners.c.user.in_(sorted(users))),
+        (
+            representatives,
+            of_store(representatives) & representatives.c.subject.in_(sorted(users)),
+        ),
+        (
+            representatives,
+            of_store(representatives)
+            & representatives.c.representative.in_(sorted(users))
+            & representatives.c.subject.not_in(sorted(users)),
+        ),
+    ]
+    of_browsers = of_store(sessions) & sessions.c.subject.in_(sorted(browsers))
+    if not await _has_hits_of_others(
+        transaction, store_uid, of_browsers, user_ids=user_ids, anonymous_ids=anonymous_ids
+    ):
         # On a device that others use too, what is left are their sessions.
-        counts[sessions] = (sessions.c.store_uid == store_uid) & sessions.c.subject.in_(
-            sorted(browsers)
+        conditions.append((sessions, of_browsers))
+    return conditions
+
+
+async def _has_hits_of_others(
+    transaction: AsyncConnection,
+    store_uid: str,
+    of_browsers: ColumnElement[bool],
+    *,
+    user_ids: Collection[str],
+    anonymous_ids: Collection[str],
+) -> bool:
+    """Whether these sessions have an event that somebody else did while known by name."""
+    rows = await transaction.execute(select(sessions.c.session).where(of_browsers))
+    made_of = (msgspec.msgpack.decode(row[0], type=Session) for row in rows)
+    times = sorted({hit.time for session in made_of for hit in hits_of(session)})
+    column = recorded_events.c
+    for some in _in_batches(times):
+        found = await transaction.scalar(
+            select(column.id)
+            .where(
+                column.store_uid == store_uid,
+                column.occur_time.in_(some),
+                column.anonymous_id.in_(sorted(anonymous_ids)),
+                column.user_id.not_in(["", *sorted(user_ids)]),
+            )
+            .limit(1)
         )
-    return counts
+        if found is not None:
+            return True
+    return False
 
 
 async def _count(transaction: AsyncConnection, table: Table, condition: ColumnElement[bool]) -> int:
     statement = select(func.count()).select_from(table).where(condition)
     return int(await transaction.scalar(statement) or 0)
+
+
+async def count_listed(transaction: AsyncConnection, shard: int, *, after: int, end: int) -> int:
+    """How many events the listing has of a shard after a position, up to another."""
+    (first, last) = ids_after(shard, after)[0], ids_after(shard, end)[0]
+    statement = select(func.count()).select_from(recorded_events)
+    column = recorded_events.c.id
+    return int(await transaction.scalar(statement.where(column > first, column <= last)) or 0)
 
 
 async def list_sessions(

@@ -15,6 +15,7 @@ from uuid import UUID
 import duckdb
 import msgspec
 
+from common.digest import digest_of
 from common.uid import parse_uid
 from services.query.amendments import retold
 from services.query.carts import CART_MOVES, NO_CHANGE, CartMove, read_cart_change
@@ -53,7 +54,7 @@ from services.query.orders import (
     origin_of,
     read_statement,
 )
-from services.query.payload import digest_of, text_in
+from services.query.payload import text_in
 from services.query.projection import ALIAS, IDENTIFY, TRACK, Fact
 from services.query.quarters import QUARTER, quarter_of
 
@@ -418,13 +419,17 @@ class DuckColumns:
                 SELECT DISTINCT quarter, subject FROM {_VISITS}
                 WHERE store = $store AND quarter >= $previous AND quarter < $last
             ),
+            -- First who came when, of which there is less to join.
+            placed AS (
+                SELECT DISTINCT coalesce(period, {_BEFORE}) AS period, subject
+                FROM seen ASOF LEFT JOIN periods ON seen.quarter >= periods.start
+            ),
             people AS MATERIALIZED (
-                SELECT DISTINCT coalesce(period, {_BEFORE}) AS period,
-                    coalesce(j.representative, o.account, s.subject) AS person
-                FROM seen s
-                LEFT JOIN owners o ON o.browser = s.subject
-                LEFT JOIN joined j ON j.account = coalesce(o.account, s.subject)
-                ASOF LEFT JOIN periods ON s.quarter >= periods.start
+                SELECT DISTINCT period,
+                    coalesce(j.representative, o.account, p.subject) AS person
+                FROM placed p
+                LEFT JOIN owners o ON o.browser = p.subject
+                LEFT JOIN joined j ON j.account = coalesce(o.account, p.subject)
             )
             SELECT period, count(*) FROM people GROUP BY period
             UNION ALL
@@ -961,9 +966,10 @@ def _amend_orders(connection: duckdb.DuckDBPyConnection, facts: Sequence[Fact]) 
             key = store, UUID(bytes=digest_of(old_id))
             names[key] = new_id
             marks[mark.bytes] = fact.mark
-            refunds[key][text_in(properties, "refund_id")] = text_in(
-                fact.payload.properties, "refund_id"
-            )
+            refund = text_in(properties, "refund_id")
+            # Other events of the order may have been overwritten before, with its row.
+            for known_key in (key, (store, UUID(bytes=digest_of(new_id)))):
+                refunds[known_key][refund] = text_in(fact.payload.properties, "refund_id")
             if fact.user is None and fact.anonymous is None:
                 nobody.add(mark.bytes)
     if not names:

@@ -18,6 +18,7 @@ import msgspec
 from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.digest import digest_of
 from common.uid import format_uid, parse_uid
 from services.query import bulk
 from services.query.bulk import Key, Row, time_text
@@ -31,7 +32,7 @@ from services.query.orders import (
     lines_of,
     read_statement,
 )
-from services.query.payload import digest_of, text_in
+from services.query.payload import text_in
 from services.query.projection import ALIAS, IDENTIFY, PAGE_TYPES, TRACK, Fact
 from services.query.quarters import QUARTERS_A_DAY, quarter_of
 from services.query.session_sums import SessionChanges, duration_of

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
-from services.query.payload import digest_of
+from common.digest import digest_of
 
 _REMEMBERED = 65_536
 

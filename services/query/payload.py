@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from functools import lru_cache
-from hashlib import blake2b
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -22,7 +21,6 @@ LARGEST_AMOUNT = 10**14
 """In `MONEY_UNIT`s: what is more is no amount, and sums of such fit into 64 bits."""
 
 _TEXT_LENGTH = 255
-_DIGEST_BYTES = 16
 _EXACT = Context(prec=40, rounding=ROUND_HALF_EVEN)
 _NOTHING: dict[str, Any] = {}
 # Of pages, hosts and user agents, the same few come again and again.
@@ -126,19 +124,6 @@ def number_in(values: Mapping[str, Any], key: str) -> Decimal | None:
         return None
     number = Decimal(found)
     return number if number.is_finite() else None
-
-
-def digest_of_one(text: str) -> bytes:
-    """What `digest_of` gives of this text alone."""
-    encoded = text.encode("utf-8", "surrogatepass")
-    return blake2b(len(encoded).to_bytes(4, "big") + encoded, digest_size=_DIGEST_BYTES).digest()
-
-
-def digest_of(*texts: str) -> bytes:
-    """16 bytes that stand for the texts, in this order."""
-    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
-    whole = b"".join([len(one).to_bytes(4, "big") + one for one in encoded])
-    return blake2b(whole, digest_size=_DIGEST_BYTES).digest()
 
 
 def whereabouts_of(payload: Payload) -> Whereabouts:

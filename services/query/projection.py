@@ -10,13 +10,13 @@ from functools import lru_cache
 import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from common.digest import digest_of_one
 from services.query.enrichment import read_enrichment
 from services.query.identities import anonymous_subject, user_subject
 from services.query.orders import Trust
 from services.query.payload import (
     Payload,
     device_of,
-    digest_of_one,
     read_payload,
     whereabouts_of,
 )

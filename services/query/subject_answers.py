@@ -24,7 +24,6 @@ _RESERVE_SECONDS = 0.5
 _LOOK_AGAIN_SECONDS = 0.05
 # A copy that has said nothing for so long is away, and follows before it answers again.
 _AWAY = timedelta(minutes=2)
-_FORGOTTEN = timedelta(days=1)
 _DROPPED_ROWS = 1000
 _TOLD_OF_SESSIONS = (
     *("start_time", "end_time", "hit_count", "page_count", "action_count"),
@@ -125,8 +124,6 @@ class SubjectAnswers:
 
     async def _drop_replaced(self) -> int:
         async with self._database.begin() as transaction:
-            now = await database_now(transaction)
-            await change_repository.forget_copies(transaction, seen_before=now - _FORGOTTEN)
             return await repository.drop_replaced_figures(transaction, limit=_DROPPED_ROWS)
 
     async def _count(self, store_uid: str, subject: subject_pb2.Subject) -> dict[str, int]:

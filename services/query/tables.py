@@ -126,6 +126,8 @@ visits = Table(
     *_of_a_store(),
     Column("quarter", Integer, primary_key=True, autoincrement=False),
     _digest("subject", primary_key=True),
+    # For who is erased: that none is left is looked up, not searched for.
+    Index("ix_visits_by_subject", "generation", "store_uid", "subject"),
     **_FIGURES_OPTIONS,
 )
 
@@ -137,6 +139,7 @@ owners = Table(
     _digest("subject", primary_key=True),
     _digest("user"),
     Column("identify_time", Timestamp(), nullable=False),
+    Index("ix_owners_by_user", "generation", "store_uid", "user"),
     **_FIGURES_OPTIONS,
 )
 
@@ -289,6 +292,7 @@ recorded_events = Table(
     Column("consent", String(255), nullable=False, server_default=""),
     Index("ix_recorded_events_by_time", "store_uid", "occur_time", "id"),
     Index("ix_recorded_events_by_name", "store_uid", "name", "occur_time", "id"),
+    Index("ix_recorded_events_by_person", "store_uid", "user_id", "anonymous_id"),
     **TABLE_OPTIONS,
 )
 

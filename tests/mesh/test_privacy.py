@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from redis.asyncio import Redis
 
 from common.client import open_channel
 from common.tls import Certificates
@@ -31,7 +33,7 @@ class Launched:
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "deploy.local", "--port", "0", "--directory", str(self.directory)),
+            *("-m", "tests.mesh.searched_mesh", "--port", "0", "--directory", str(self.directory)),
             stdout=asyncio.subprocess.PIPE,
         )
         assert self._process.stdout is not None
@@ -83,6 +85,36 @@ class Launched:
         told, _ = await process.communicate()
         assert process.returncode == 0
         return told
+
+    @property
+    def redis_port(self) -> int:
+        # The server calls itself by where it listens.
+        title = Path(f"/proc/{self.announcement['pids']['redis']}/cmdline").read_text()
+        (port,) = re.findall(r"127\.0\.0\.1:(\d+)", title)
+        return int(port)
+
+    def redis(self, user: str) -> Redis:
+        """Redis as a service's user, or as `searcher`, who may read all keys."""
+        passwords = json.loads((self.directory / "secrets.json").read_bytes())["redis_passwords"]
+        return Redis(port=self.redis_port, username=user, password=passwords.get(user, "any"))
+
+    async def redis_keys_with(self, *planted: str) -> list[str]:
+        """The keys of Redis that have one of these texts, in their names or values."""
+        found = []
+        async with self.redis("searcher") as redis:
+            async for key in redis.scan_iter():
+                read: dict[Any, Any] = {
+                    b"string": redis.get,
+                    b"hash": redis.hgetall,
+                    b"list": lambda one: redis.lrange(one, 0, -1),
+                    b"set": redis.smembers,
+                    b"zset": lambda one: redis.zrange(one, 0, -1),
+                    b"stream": redis.xrange,
+                }
+                text = repr((key, await read[await redis.type(key)](key)))
+                if any(one in text for one in planted):
+                    found.append(repr(key))
+        return found
 
     def files_with(self, *planted: str) -> list[str]:
         """The files below the directory that have one of these texts."""
@@ -153,6 +185,10 @@ async def test_what_is_erased_over_http_is_in_no_file_any_more(launched: Launche
     )
     assert json.loads(receipt["content"])["erased"]["ingest.events"] == 42
 
+    assert await launched.redis_keys_with(*PLANTED) == []
+    async with launched.redis("ingest") as redis:
+        await redis.hset("ingest:remembered", "who", "ada-4711")
+    assert await launched.redis_keys_with(*PLANTED) == ["b'ingest:remembered'"]
     await launched.stop()
 
     assert launched.files_with(*PLANTED) == []

@@ -10,7 +10,7 @@ import grpc
 from common.db import Database
 from services.maintenance.caseworker import Caseworker, Services
 from services.maintenance.receipts import ReceiptSigner
-from services.maintenance.subject import SubjectSeal
+from services.maintenance.subject import SubjectKeyNames, SubjectSeal
 from shoptrail.ingest.v1 import ingest_pb2_grpc
 from shoptrail.maintenance.v1 import privacy_pb2, privacy_pb2_grpc
 from shoptrail.query.v1 import query_pb2_grpc
@@ -70,5 +70,6 @@ def worker(database: Database, ingest: grpc.aio.Channel, query: grpc.aio.Channel
         database,
         Services(ingest_pb2_grpc.IngestStub(ingest), query_pb2_grpc.QueryStub(query)),
         seal=SubjectSeal(bytes(32)),
+        key_names=SubjectKeyNames(bytes(32)),
         signer=SIGNER,
     )

@@ -117,17 +117,20 @@ def event(kind: str, **fields: Any) -> bytes:
     return json.dumps({"type": kind, "messageId": new_uid("evt"), **fields}).encode()
 
 
-def of_ada(chance: random.Random) -> bytes:
-    """Something that says a lot about the person."""
-    who = chance.choice([{"userId": "ada-4711"}, {"anonymousId": "phone-4711"}])
+def of_ada(
+    chance: random.Random, number: int = 4711, *, order_count: int = 20, days: float = 0.25
+) -> bytes:
+    """Something that says a lot about the person. Who has another number is somebody else."""
+    user, browser = {"userId": f"ada-{number}"}, {"anonymousId": f"phone-{number}"}
+    who = chance.choice([user, browser])
     if chance.random() < 0.3:
-        who = {"userId": "ada-4711", "anonymousId": "phone-4711"}
+        who = user | browser
     name = chance.choice(
         ["page", "Products Searched", "Order Completed", "Order Refunded", "Product Viewed", "Met"]
     )
     told = {
-        "order_id": f"planted-order-{chance.randrange(20)}",
-        "refund_id": f"planted-order-refund-{chance.randrange(3)}",
+        "order_id": f"planted-order-{number}-{chance.randrange(order_count)}",
+        "refund_id": f"planted-order-{number}-refund-{chance.randrange(3)}",
         "query": "planted words",
         "coupon": "planted words",
         "email": "ada@planted.example",
@@ -138,22 +141,24 @@ def of_ada(chance: random.Random) -> bytes:
         "products": [{"product_id": "tea", "name": "Tea", "price": 2.5, "note": "planted words"}],
         "comment": "planted words",
     }
-    return happened(name, chance, told, words="planted words", path="/of/ada-4711", **who)
+    path = f"/of/ada-{number}"
+    return happened(name, chance, told, words="planted words", path=path, days=days, **who)
 
 
-def of_somebody(chance: random.Random) -> bytes:
+def of_somebody(chance: random.Random, *, person_count: int = 30, days: float = 0.25) -> bytes:
     """What others do meanwhile."""
-    number = chance.randrange(30)
+    number = chance.randrange(person_count)
     who: dict[str, Any] = chance.choice(
         [{"userId": f"u{number}"}, {"anonymousId": f"b{number}"}, {"userId": f"u{number}"}]
     )
     if chance.random() < 0.2:
-        return event("identify", userId=f"u{number}", anonymousId=f"b{chance.randrange(30)}")
+        browser = chance.randrange(person_count)
+        return event("identify", userId=f"u{number}", anonymousId=f"b{browser}")
     name = chance.choice(
         ["page", "Products Searched", "Order Completed", "Order Refunded", "Product Viewed"]
     )
     told = {
-        "order_id": f"order-{chance.randrange(40)}",
+        "order_id": f"order-{chance.randrange(person_count + 10)}",
         "query": chance.choice(["tea", "cups"]),
         "product_id": "tea",
         "name": "Tea",
@@ -161,11 +166,19 @@ def of_somebody(chance: random.Random) -> bytes:
         "currency": "EUR",
         "products": [{"product_id": chance.choice(["tea", "cup"]), "price": 2.5}],
     }
-    return happened(name, chance, told, words="mail", path=chance.choice(["/", "/tea"]), **who)
+    path = chance.choice(["/", "/tea"])
+    return happened(name, chance, told, words="mail", path=path, days=days, **who)
 
 
 def happened(
-    name: str, chance: random.Random, told: dict[str, Any], *, words: str, path: str, **who: str
+    name: str,
+    chance: random.Random,
+    told: dict[str, Any],
+    *,
+    words: str,
+    path: str,
+    days: float,
+    **who: str,
 ) -> bytes:
     context = {
         "traits": {"email": "ada@planted.example"} if "ada-4711" in who.values() else {},
@@ -173,7 +186,7 @@ def happened(
         "campaign": {"source": words},
         "userAgent": f"Mozilla/5.0 (Linux; Android 14) Mobile {words}",
     }
-    time = NOW - timedelta(seconds=chance.randrange(20_000))
+    time = NOW - timedelta(days=days * chance.random())
     fields = {"context": context, "timestamp": time.isoformat(), **who}
     if name == "page":
         return event("page", name=words, **fields)
@@ -187,7 +200,10 @@ async def planted_in(shop: Shop, *planted: str) -> list[str]:
         metadata = importlib.import_module(f"services.{service}.tables").metadata
         async with database.read() as snapshot:
             for table in metadata.sorted_tables:
-                for row in await snapshot.execute(select(table)):
+                async for row in await snapshot.stream(select(table)):
+                    whole = str(tuple(row))
+                    if not any(one in whole for one in planted):
+                        continue
                     for column, value in row._mapping.items():
                         text = value.decode(errors="replace") if isinstance(value, bytes) else value
                         if any(one in str(text) for one in planted):

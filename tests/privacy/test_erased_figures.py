@@ -101,6 +101,22 @@ async def totals_of(shop: Shop) -> dict[Any, int]:
     return {key: total for key, total in found.items() if total}
 
 
+async def test_an_order_of_which_more_is_told_than_is_followed_at_once_gets_another_id(
+    shop: Shop,
+) -> None:
+    chance = random.Random(12)  # noqa: S311 - nothing secret
+    await shop.send(event("identify", userId="ada-4711", anonymousId="phone-4711"))
+    # Followed 500 at a time, so that some orders' events are parted.
+    await shop.send(*(of_ada(chance, order_count=8) for _ in range(900)))
+    await shop.all_followed()
+    before = await totals_of(shop)
+
+    await erase(shop, await shop.resolve(user_ids=["ada-4711"]))
+
+    assert await totals_of(shop) == before
+    assert await planted_in(shop, *PLANTED) == []
+
+
 async def test_totals_stay_and_a_rebuild_says_the_same_after_an_erasure(shop: Shop) -> None:
     chance = random.Random(3)  # noqa: S311 - nothing secret
     await shop.send(

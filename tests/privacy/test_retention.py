@@ -135,8 +135,8 @@ async def test_reports_stay_and_a_rebuild_carries_over_what_the_log_has_no_more(
     assert await figures_of(shop, new) == amended
     assert set(await planted_in(shop, *PLANTED)) <= {
         # What reports break down by stays; of the events themselves nothing is left.
-        *("query.tallies.name", "query.sessions.session"),
-        *("query.sessions.campaign", "query.sessions.referrer"),
+        *("query.tallies.name", "query.tally_days.name", "query.session_days.value"),
+        *("query.sessions.session", "query.sessions.campaign", "query.sessions.referrer"),
         *("query.sessions.entry_page", "query.sessions.exit_page"),
     }
 

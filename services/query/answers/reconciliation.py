@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from common.digest import digest_of
 from common.errors import InvalidRequest
 from common.page_token import PageTokens, read_page_size
 from services.query.amounts import as_amount
@@ -18,7 +19,6 @@ from services.query.order_lists import (
     read_ndjson,
 )
 from services.query.orders import Trust
-from services.query.payload import digest_of
 from services.query.questions import QuestionReader
 from services.query.reconciliation import ComparedOrder, Counts, Difference, reconcile
 from shoptrail.query.v1 import reconciliation_pb2, report_pb2

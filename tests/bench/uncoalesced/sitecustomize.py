@@ -10,6 +10,7 @@ if sys.orig_argv[-1:] == ["gateway"]:
 
     gateway.coalescer._MAX_EVENTS_PER_CALL = 1
     gateway.coalescer._MAX_CALLS_IN_FLIGHT = 1000
+    gateway.coalescer._EVENTS_FOR_SECOND_CALL = 1
 
 if sys.orig_argv[-1:] == ["services.ingest"]:
     import services.ingest.log_writer

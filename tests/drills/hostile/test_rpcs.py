@@ -31,7 +31,7 @@ from services.maintenance import privacy
 from services.maintenance.caseworker import Caseworker, Services
 from services.maintenance.jobs import maintenance_jobs
 from services.maintenance.receipts import ReceiptSigner
-from services.maintenance.subject import SubjectSeal
+from services.maintenance.subject import SubjectKeyNames, SubjectSeal
 from services.query import servicer as query
 from services.query.duck import DuckColumns
 from services.query.freshness import Sightings
@@ -155,7 +155,13 @@ def add_privacy(
     privacy_pb2_grpc.add_PrivacyServicer_to_server(
         privacy.PrivacyServicer(
             database,
-            caseworker=Caseworker(database, services, seal=seal, signer=signer),
+            caseworker=Caseworker(
+                database,
+                services,
+                seal=seal,
+                key_names=SubjectKeyNames(bytes(32)),
+                signer=signer,
+            ),
             seal=seal,
             signer=signer,
             page_tokens=tokens,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, text, update
 
 from common.db import Database
 from services.ingest.checking import LogNotWhole
 from services.ingest.jobs import ingest_jobs
 from services.ingest.subjects import SubjectDigests
 from services.ingest.tables import events, verdict_hours
+from services.ingest.verdicts import Verdict
 from shoptrail.ingest.v1 import ingest_pb2 as pb
 from shoptrail.ingest.v1 import tracking_plan_pb2
 from tests.services.ingest.conftest import (
@@ -112,3 +113,45 @@ async def test_a_sum_that_is_not_that_of_the_log_is_reported(
 
     with pytest.raises(LogNotWhole, match="accepted"):
         await run(database, "check-log", now=NOW)
+
+
+async def test_more_rejected_events_than_were_counted_are_reported(
+    ingest: Stub, database: Database
+) -> None:
+    await ingest.Append(batch(b"{}", b"[]", viewed("m1")), timeout=5)
+    assert await run(database, "check-log", now=NOW) == 0
+    async with database.begin() as transaction:
+        await transaction.execute(
+            update(verdict_hours)
+            .where(verdict_hours.c.verdict == Verdict.REJECTED)
+            .values(event_count=1)
+        )
+
+    with pytest.raises(LogNotWhole, match="rejected events"):
+        await run(database, "check-log", now=NOW)
+
+
+async def test_a_sum_of_no_known_verdict_is_reported(ingest: Stub, database: Database) -> None:
+    await ingest.Append(batch(viewed("m1"), viewed("m1")), timeout=5)
+    async with database.begin() as transaction:
+        await transaction.execute(
+            update(verdict_hours)
+            .where(verdict_hours.c.verdict == Verdict.DUPLICATE)
+            .values(verdict=9)
+        )
+
+    with pytest.raises(LogNotWhole, match="sums of verdicts"):
+        await run(database, "check-log", now=NOW)
+
+
+async def test_every_table_is_analysed(ingest: Stub, database: Database) -> None:
+    await ingest.Append(batch(*(viewed(f"m{number}") for number in range(30))), timeout=5)
+
+    assert await run(database, "analyse-tables", now=NOW) == 0
+
+    if database.is_sqlite:
+        async with database.read() as snapshot:
+            known = (
+                await snapshot.execute(text("SELECT DISTINCT tbl FROM sqlite_stat1"))
+            ).scalars()
+            assert {"events", "log_heads", "verdict_hours"} <= set(known)

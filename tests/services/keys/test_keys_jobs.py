@@ -141,6 +141,7 @@ async def test_keys_lists_its_jobs(scene: Scene) -> None:
     listed = await scene.cron.ListJobs(maintenance_pb2.ListJobsRequest(), timeout=5)
 
     assert [job.name for job in listed.jobs] == [
+        "analyse-tables",
         "expire-keys",
         "purge-deleted",
         "rotate-keys",

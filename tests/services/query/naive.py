@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from services.query.payload import digest_of
+from common.digest import digest_of
 from shoptrail.ingest.v1.event_pb2 import Event
 from tests.services.query.fake_ingest import ALIAS, IDENTIFY, PAGE, TRACK
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.digest import digest_of
 from services.query.columns import (
     Attribution,
     CartState,
@@ -26,7 +27,6 @@ from services.query.columns import (
     Visitors,
 )
 from services.query.duck import DuckColumns
-from services.query.payload import digest_of
 from shoptrail.ingest.v1.event_pb2 import Event
 from tests.services.query import naive
 from tests.services.query.fake_ingest import NOON, TRACK

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from common.digest import digest_of
 from services.query.orders import (
     Entry,
     Order,
@@ -17,7 +18,6 @@ from services.query.orders import (
     lines_of,
     read_statement,
 )
-from services.query.payload import digest_of
 from tests.services.query.fake_ingest import NOON
 
 COMPLETED, UPDATED, REFUNDED, CANCELLED = Telling
