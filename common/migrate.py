@@ -23,7 +23,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, MetaData, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from common.db import VERBS
+from common.db import VERBS, open_mysql
 from common.log import start_logging
 
 SERVICES = ("ingest", "keys", "maintenance", "query")
@@ -39,7 +39,10 @@ async def upgrade(service: str, url: str, *, grant_to: str = "") -> None:
 
     Then let the account `grant_to`, if there is one, do what the service needs to.
     """
-    engine = create_async_engine(url, hide_parameters=True)
+    if url.startswith("sqlite"):
+        engine = create_async_engine(url, hide_parameters=True)
+    else:
+        engine = open_mysql(url, connect_args={})
     try:
         async with engine.connect() as connection:
             is_sqlite = connection.dialect.name == "sqlite"
@@ -53,7 +56,8 @@ async def upgrade(service: str, url: str, *, grant_to: str = "") -> None:
             await connection.commit()
             if grant_to and not is_sqlite:
                 for statement in grants_of(service, grant_to):
-                    await connection.exec_driver_sql(statement)
+                    # An account may be of any host, '%': to the driver a value's place.
+                    await connection.exec_driver_sql(statement.replace("%", "%%"))
     finally:
         await engine.dispose()
 

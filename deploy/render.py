@@ -7,11 +7,12 @@ import sys
 from deploy.envoy import render as envoy
 from deploy.k8s import render as k8s
 from deploy.observability import dashboards
+from deploy.vitess import vschema
 
 
 def main() -> None:
     """Write the files."""
-    files = {**envoy.files(), **k8s.files(), **dashboards.files()}
+    files = {**envoy.files(), **k8s.files(), **dashboards.files(), **vschema.files()}
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from common.tls import Certificates
 from deploy.local import environment, mariadb, redis
 from deploy.local.certificates import issue_certificates
 from deploy.local.mariadb import MariadbServer
+from tests.mysql import borrowed
 
 IDENTITIES = (*environment.IDENTITIES, "stranger")
 
@@ -83,11 +85,16 @@ def certificates(scratch: Path) -> Mapping[str, Certificates]:
 
 @pytest.fixture(scope="session")
 async def mariadb_server(scratch: Path) -> AsyncIterator[MariadbServer]:
-    """A private MariaDB with a migrated schema for each service."""
+    """A private MariaDB with a migrated schema for each service, or the MySQL that is named."""
     passwords = {service: secrets.token_hex(8) for service in SERVICES}
-    async with mariadb.running(
-        scratch / "mariadb", passwords=passwords, migration_passwords=passwords
-    ) as server:
+    address = os.environ.get("SHOPTRAIL_TEST_MYSQL")
+    if address:
+        starting = borrowed(address, scratch / "mysql.log", passwords=passwords)
+    else:
+        starting = mariadb.running(
+            scratch / "mariadb", passwords=passwords, migration_passwords=passwords
+        )
+    async with starting as server:
         for service in SERVICES:
             url, account = server.migration_url(service), server.account(service)
             await upgrade(service, url, grant_to=account)

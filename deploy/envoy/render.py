@@ -19,6 +19,7 @@ DIRECTORIES = {
     "compose": _DEPLOY / "envoy" / "rendered" / "compose",
     "staging": _DEPLOY / "k8s" / "overlays" / "staging" / "envoy",
     "production": _DEPLOY / "k8s" / "overlays" / "production" / "envoy",
+    "aws": _DEPLOY / "k8s" / "overlays" / "aws" / "envoy",
 }
 HEAD = "# Written by `make render` from deploy/ and the rules in protos/.\n"
 

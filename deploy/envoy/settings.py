@@ -70,5 +70,7 @@ ENVIRONMENTS = {
         Environment("compose", requests_per_second=5_000, connections=5_000),
         Environment("staging", requests_per_second=2_000, collector=COLLECTOR),
         Environment("production", trusted_hops=0, collector=COLLECTOR),
+        # Behind a load balancer that terminates TLS, and says where from.
+        Environment("aws", trusted_hops=1, collector=COLLECTOR),
     )
 }

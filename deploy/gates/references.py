@@ -8,7 +8,9 @@ from typing import Any
 Manifest = dict[str, Any]
 
 # Made by hand or by others before a release: docs/deployment.md says how.
-_GIVEN = {("Secret", "public-tls")}
+_GIVEN = {("Secret", "public-tls"), ("ConfigMap", "database-authority")}
+REPLICATED = ("Deployment", "StatefulSet")
+CLAIMS = "volumeClaimTemplates"
 
 
 def find_dangling(manifests: Iterable[Manifest]) -> Iterator[str]:
@@ -26,6 +28,13 @@ def find_dangling(manifests: Iterable[Manifest]) -> Iterator[str]:
             if reference not in there:
                 yield f"{name} wants {' '.join(reference)}, which nobody makes"
     for each in manifests:
+        for mount in _mounts_of_nothing(each):
+            yield f"{each['kind']} {each['metadata']['name']} mounts {mount}, which is no volume"
+        if each["kind"] == "StatefulSet":
+            service = ("Service", each["spec"]["serviceName"])
+            if service not in there:
+                yield f"StatefulSet {each['metadata']['name']} wants {' '.join(service)}"
+    for each in manifests:
         name = f"{each['kind']} {each['metadata']['name']}"
         selector = _selector(each)
         if selector and not any(
@@ -36,17 +45,39 @@ def find_dangling(manifests: Iterable[Manifest]) -> Iterator[str]:
             target = each["spec"]["scaleTargetRef"]
             if (target["kind"], target["name"]) not in there:
                 yield f"{name} scales nothing"
-        if each["kind"] == "Deployment" and "replicas" in each["spec"]:
+        if each["kind"] in REPLICATED and "replicas" in each["spec"]:
             yield f"{name} and its scaler would fight over the number of replicas"
 
 
 def _templates(manifests: Iterable[Manifest]) -> Iterator[tuple[str, Manifest]]:
     for each in manifests:
         name = f"{each['kind']} {each['metadata']['name']}"
-        if each["kind"] in ("Deployment", "Job"):
-            yield name, each["spec"]["template"]
-        if each["kind"] == "CronJob":
-            yield name, each["spec"]["jobTemplate"]["spec"]["template"]
+        template = template_of(each)
+        if template:
+            yield name, template
+
+
+def template_of(manifest: Manifest) -> Manifest | None:
+    """The pods that a resource makes, if it makes any."""
+    if manifest["kind"] in (*REPLICATED, "Job"):
+        template: Manifest = manifest["spec"]["template"]
+        return template
+    if manifest["kind"] == "CronJob":
+        template = manifest["spec"]["jobTemplate"]["spec"]["template"]
+        return template
+    return None
+
+
+def _mounts_of_nothing(manifest: Manifest) -> set[str]:
+    template = template_of(manifest)
+    if not template:
+        return set()
+    spec = template["spec"]
+    volumes = {volume["name"] for volume in spec.get("volumes", ())}
+    volumes |= {claim["metadata"]["name"] for claim in manifest["spec"].get(CLAIMS, ())}
+    containers = (*spec.get("initContainers", ()), *spec["containers"])
+    mounted = {mount["name"] for each in containers for mount in each.get("volumeMounts", ())}
+    return mounted - volumes
 
 
 def _references(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -68,6 +99,6 @@ def _selector(manifest: Manifest) -> dict[str, str]:
         return selector
     if manifest["kind"] == "NetworkPolicy":
         return dict(spec["podSelector"].get("matchLabels", {}))
-    if manifest["kind"] in ("PodDisruptionBudget", "Deployment"):
+    if manifest["kind"] in ("PodDisruptionBudget", *REPLICATED):
         return dict(spec["selector"]["matchLabels"])
     return {}

@@ -17,10 +17,10 @@ CHECKOV = GATES.parents[1] / ".checkov" / "bin" / "checkov"
 pytestmark = pytest.mark.timeout(600)
 
 
-def failed_checks(path: Path, *more: str) -> dict[str, list[str]]:
+def failed_checks(path: Path, *, config: str = "checkov.yaml") -> dict[str, list[str]]:
     """The resources that failed, by check."""
     found = subprocess.run(
-        [CHECKOV, "--config-file", GATES / "checkov.yaml", "-f", path, "-o", "json", *more],
+        [CHECKOV, "--config-file", GATES / config, "-f", path, "-o", "json"],
         capture_output=True,
         text=True,
         check=False,
@@ -57,9 +57,17 @@ def test_checkov_finds_planted_faults() -> None:
     assert not set(expected) - set(failed), set(expected) - set(failed)
 
 
-def test_each_skipped_check_has_its_reason() -> None:
-    text = (GATES / "checkov.yaml").read_text()
+@pytest.mark.parametrize(
+    ("config", "skipped"),
+    [
+        ("checkov.yaml", "skip-check"),
+        ("checkov-aws.yaml", "skip-check"),
+        ("cfnlint.yaml", "ignore_checks"),
+    ],
+)
+def test_each_skipped_check_has_its_reason(config: str, skipped: str) -> None:
+    text = (GATES / config).read_text()
     lines = text.splitlines()
-    for check in yaml.safe_load(text)["skip-check"]:
+    for check in yaml.safe_load(text)[skipped]:
         number = next(n for n, line in enumerate(lines) if line.strip() == f"- {check}")
         assert lines[number - 1].strip().startswith("# ")

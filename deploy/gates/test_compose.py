@@ -194,6 +194,7 @@ def test_shellcheck_finds_a_planted_fault_and_nothing_in_ours(tmp_path: Path) ->
     planted.write_text("#!/bin/bash\nrm -rf $HOME/$1\n")
 
     pipeline = checkout / "deploy" / "pipeline" / "roll_out.sh"
-    ours = [DIRECTORY / "accounts.sh", pipeline, checkout / ".ci" / "run"]
+    on_aws = checkout / "deploy" / "aws" / "accounts.sh"
+    ours = [DIRECTORY / "accounts.sh", on_aws, pipeline, checkout / ".ci" / "run"]
     assert subprocess.run([shellcheck, *ours], check=False).returncode == 0
     assert subprocess.run([shellcheck, planted], check=False).returncode != 0

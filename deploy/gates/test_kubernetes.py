@@ -9,6 +9,7 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+import yaml
 from kubernetes_validate import utils as schema_reader
 from pydantic_settings import BaseSettings
 
@@ -16,15 +17,15 @@ from common.config import read_config
 from common.cron.call import CallConfig
 from deploy.calls import EDGE, PROCESSES, callers_of
 from deploy.envoy.settings import MESH_PORT
-from deploy.gates.conftest import OVERLAYS, Manifest
-from deploy.gates.references import find_dangling
+from deploy.gates.conftest import K8S, OVERLAYS, Manifest
+from deploy.gates.references import find_dangling, template_of
 from deploy.gates.test_compose import CONFIGS
 from deploy.k8s.jobs import jobs_of_services, schedule_of
 from deploy.k8s.parts import IDENTITY
 
 VERSION = "1.33"
-# Resources of cert-manager and External Secrets, whose schemas Kubernetes doesn't have.
-NOT_OURS = {"Certificate", "ExternalSecret"}
+# Resources of others, whose schemas Kubernetes doesn't have.
+NOT_OURS = {"Certificate", "ExternalSecret", "SecretStore", "TargetGroupBinding"}
 CALLERS = (
     "edge",
     "gateway",
@@ -74,7 +75,7 @@ def find(manifests: list[Manifest], kind: str, name: str) -> Manifest:
 
 
 def misspell_a_field(manifests: list[Manifest]) -> None:
-    find(manifests, "Deployment", "ingest")["spec"]["template"]["spec"]["container"] = []
+    find(manifests, "Deployment", "query")["spec"]["template"]["spec"]["container"] = []
 
 
 def mistake_a_type(manifests: list[Manifest]) -> None:
@@ -124,8 +125,25 @@ def set_replicas(manifests: list[Manifest]) -> None:
     find(manifests, "Deployment", "edge")["spec"]["replicas"] = 2
 
 
+def lose_a_disk(manifests: list[Manifest]) -> None:
+    del find(manifests, "StatefulSet", "ingest")["spec"]["volumeClaimTemplates"]
+
+
+def lose_a_service(manifests: list[Manifest]) -> None:
+    find(manifests, "StatefulSet", "ingest")["spec"]["serviceName"] = "ingest-journals"
+
+
 @pytest.mark.parametrize(
-    "spoil", [lose_a_config_map, lose_a_certificate, lose_a_secret, mislabel_pods, set_replicas]
+    "spoil",
+    [
+        lose_a_config_map,
+        lose_a_certificate,
+        lose_a_secret,
+        mislabel_pods,
+        set_replicas,
+        lose_a_disk,
+        lose_a_service,
+    ],
 )
 def test_a_planted_dangling_reference_is_found(
     built: Built, spoil: Callable[[list[Manifest]], None]
@@ -279,7 +297,7 @@ def test_every_process_is_told_what_it_reads(
         pod = cron_job["jobTemplate"]["spec"]["template"]["spec"]
         config: type[BaseSettings] = CallConfig
     else:
-        pod = find(manifests, "Deployment", process)["spec"]["template"]["spec"]
+        pod = find(manifests, kind_of(process), process)["spec"]["template"]["spec"]
         config = CONFIGS[process]
     (container,) = pod["containers"]
     variables = {each["name"]: each.get("value", "job-29401320") for each in container["env"]}
@@ -307,12 +325,15 @@ def _secret(name: str) -> str:
     return "0" * 64
 
 
+def kind_of(process: str) -> str:
+    return "StatefulSet" if process == "ingest" else "Deployment"
+
+
 def all_pods(manifests: list[Manifest]) -> Iterator[Any]:
     for each in manifests:
-        if each["kind"] in ("Deployment", "Job"):
-            yield each["spec"]["template"]["spec"]
-        if each["kind"] == "CronJob":
-            yield each["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        template = template_of(each)
+        if template:
+            yield template["spec"]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -323,7 +344,11 @@ def test_images_are_named_once_and_set_by_the_pipeline(built: Built, overlay: st
         for container in (*pod.get("initContainers", []), *pod["containers"])
     }
 
+    # What the pipeline names in the overlay, and nothing that it would miss.
+    (set_by_pipeline,) = yaml.safe_load(
+        (K8S / "overlays" / overlay / "kustomization.yaml").read_text()
+    )["images"]
     assert images == {
-        "registry.example/shoptrail:set-by-the-pipeline",
+        f"{set_by_pipeline['newName']}:set-by-the-pipeline",
         "envoyproxy/envoy:distroless-v1.40.0",
     }

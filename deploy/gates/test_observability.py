@@ -29,7 +29,7 @@ _IN_BRACES = re.compile(r"\{[^}]*\}|\[[^\]]*\]|\"[^\"]*\"")
 _GROUPING = re.compile(r"\b(by|without|on|ignoring)\s*\([^)]*\)")
 FUNCTIONS = {
     *("sum", "min", "max", "rate", "increase", "absent", "histogram_quantile", "and", "or"),
-    *("time", "unless", "bool"),
+    *("time", "unless", "bool", "last_over_time"),
 }
 
 

@@ -75,6 +75,8 @@ def pod(identity: str, *, labels: dict[str, str], **fields: Any) -> Manifest:
                 "runAsUser": _NOBODY,
                 "runAsGroup": _NOBODY,
                 "fsGroup": _NOBODY,
+                # Else the kubelet goes through all files of a disk before each start.
+                "fsGroupChangePolicy": "OnRootMismatch",
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             **fields,

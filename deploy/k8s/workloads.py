@@ -32,6 +32,14 @@ _TEMPORARY = {"name": "temporary", "mountPath": "/tmp"}  # noqa: S108 - of a rea
 # More than a process takes to say that it leaves, and to finish: 5 s each, and the proxy after it.
 _GRACE_SECONDS = 40
 _MOST_REPLICAS = 20
+# What a replica of these accepted while the database was away is on its disk, and nowhere else.
+_WITH_DISK = ("ingest",)
+_DISK = {"name": "journal", "mountPath": "/var/lib/shoptrail"}
+_JOURNAL_BYTES = 1024**3
+# Besides the journal there is room for what of it can't be read and is set aside.
+_DISK_SIZE = "4Gi"
+# So long a replica is well before the next one goes: more than its callers take to hear of it.
+_SETTLING_SECONDS = 10
 
 
 def workloads() -> list[Manifest]:
@@ -40,7 +48,7 @@ def workloads() -> list[Manifest]:
     for process in (EDGE, *PROCESSES):
         made += [
             manifest("v1", "ServiceAccount", process, automountServiceAccountToken=False),
-            _deployment(process),
+            _replicas(process),
             _service(process),
             _disruption_budget(process),
             _scaler(process),
@@ -48,27 +56,59 @@ def workloads() -> list[Manifest]:
     return made
 
 
-def _deployment(process: str) -> Manifest:
+def _replicas(process: str) -> Manifest:
     template = _edge_pod() if process == EDGE else _process_pod(process)
     template["metadata"]["annotations"] = {
         "prometheus.io/scrape": "true",
         "prometheus.io/port": str(PROBE_PORT),
         "prometheus.io/path": "/stats/prometheus" if process == EDGE else "/metrics",
     }
+    # The number of replicas is the scaler's.
+    common = {"revisionHistoryLimit": 5, "selector": of_process(process), "template": template}
+    if process in _WITH_DISK:
+        return _stateful_set(process, common)
     return manifest(
         "apps/v1",
         "Deployment",
         process,
         spec={
-            # The number of replicas is the scaler's.
-            "revisionHistoryLimit": 5,
-            "selector": of_process(process),
+            **common,
             # A pod goes only when another has come.
             "strategy": {
                 "type": "RollingUpdate",
                 "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
             },
-            "template": template,
+        },
+    )
+
+
+def _stateful_set(process: str, common: Manifest) -> Manifest:
+    """Replicas with names, each with a disk that waits for it while it is away."""
+    claim = {
+        "metadata": {"name": _DISK["name"]},
+        "spec": {
+            "accessModes": ["ReadWriteOncePod"],
+            "resources": {"requests": {"storage": _DISK_SIZE}},
+        },
+    }
+    return manifest(
+        "apps/v1",
+        "StatefulSet",
+        process,
+        spec={
+            **common,
+            "serviceName": process,
+            # One that doesn't start keeps the others from nothing, nor a release from being
+            # taken back.
+            "podManagementPolicy": "Parallel",
+            "updateStrategy": {"type": "RollingUpdate"},
+            "minReadySeconds": _SETTLING_SECONDS,
+            "volumeClaimTemplates": [claim],
+            # A journal may hold events when its replica goes. Only a person removes it.
+            "persistentVolumeClaimRetentionPolicy": {
+                "whenDeleted": "Retain",
+                "whenScaled": "Retain",
+            },
         },
     )
 
@@ -105,7 +145,7 @@ def _process_container(process: str) -> Manifest:
         # Through the proxy, and asking nobody else: a database that is away is no reason to die.
         livenessProbe={**alive, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
         readinessProbe={**ready, "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2},
-        volumeMounts=[TLS_MOUNT, _TEMPORARY],
+        volumeMounts=[TLS_MOUNT, _TEMPORARY, *([_DISK] if process in _WITH_DISK else [])],
     )
 
 
@@ -121,6 +161,10 @@ def _variables(process: str) -> list[Manifest]:
         values["TRUSTED_PROXIES"] = "127.0.0.1/32"
     else:
         values["METRICS_ADDRESS"] = f"127.0.0.1:{METRICS_PORT}"
+    if process in _WITH_DISK:
+        # A directory in it, since the disk's own belongs to root.
+        values["JOURNAL_DIRECTORY"] = f"{_DISK['mountPath']}/journal"
+        values["JOURNAL_BYTES"] = str(_JOURNAL_BYTES)
     called = {
         GATEWAY: SERVICES,
         "ingest": ("keys",),
@@ -183,15 +227,21 @@ def _volumes(process: str) -> list[Manifest]:
 
 
 def _spread(process: str) -> list[Manifest]:
-    return [
-        {
-            "maxSkew": 1,
-            "topologyKey": key,
-            "whenUnsatisfiable": "ScheduleAnyway",
-            "labelSelector": of_process(process),
-        }
-        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
-    ]
+    zones = _over("topology.kubernetes.io/zone", process)
+    if process in _WITH_DISK:
+        # A disk stays in the zone where its replica first came to be. Zones that are lost don't
+        # count.
+        zones |= {"whenUnsatisfiable": "DoNotSchedule", "nodeTaintsPolicy": "Honor"}
+    return [zones, _over("kubernetes.io/hostname", process)]
+
+
+def _over(key: str, process: str) -> Manifest:
+    return {
+        "maxSkew": 1,
+        "topologyKey": key,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": of_process(process),
+    }
 
 
 def _service(process: str) -> Manifest:
@@ -242,16 +292,21 @@ def _disruption_budget(process: str) -> Manifest:
 
 def _scaler(process: str) -> Manifest:
     target = {"type": "Utilization", "averageUtilization": 60}
+    kind = "StatefulSet" if process in _WITH_DISK else "Deployment"
+    fewer: Manifest = {"stabilizationWindowSeconds": 600}
+    if process in _WITH_DISK:
+        # While the database is away there is less to do, and the last replica's journal not empty.
+        fewer["selectPolicy"] = "Disabled"
     return manifest(
         "autoscaling/v2",
         "HorizontalPodAutoscaler",
         process,
         spec={
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": process},
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": kind, "name": process},
             "minReplicas": 2,
             # What Maintenance has to do doesn't grow.
             "maxReplicas": 2 if process == "maintenance" else _MOST_REPLICAS,
             "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
-            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 600}},
+            "behavior": {"scaleDown": fewer},
         },
     )

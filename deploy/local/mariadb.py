@@ -5,7 +5,7 @@ import os
 import shutil
 import string
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +32,12 @@ class MariadbServer:
     passwords: Mapping[str, str]
     migration_passwords: Mapping[str, str]
     child: Child
+    host: str = "127.0.0.1"
+    client_host: str = _CLIENT_HOST
 
     def account(self, service: str) -> str:
         """The service's run-time user, to whom its migrations grant what it may do."""
-        return f"'{service}'@'{_CLIENT_HOST}'"
+        return f"'{service}'@'{self.client_host}'"
 
     def url(self, service: str) -> str:
         """The service's schema, as its run-time user: rows, but not tables, may be changed."""
@@ -46,7 +48,7 @@ class MariadbServer:
         return self._url(service, f"{service}_migration", self.migration_passwords[service])
 
     def _url(self, schema: str, user: str, password: str) -> str:
-        address = f"{user}:{password}@127.0.0.1:{self.port}"
+        address = f"{user}:{password}@{self.host}:{self.port}"
         return f"mysql+aiomysql://{address}/{schema}?charset=utf8mb4"
 
 
@@ -58,13 +60,16 @@ async def running(
     migration_passwords: Mapping[str, str],
     log: Path | None = None,
     on_restart: Callable[[], None] | None = None,
+    options: Sequence[str] = (),
+    client_host: str = _CLIENT_HOST,
 ) -> AsyncIterator[MariadbServer]:
     """Run a server for the block, with the accounts of each service that has passwords.
 
     Its files are in the directory, and found again by the next start; it listens on a free
     port of 127.0.0.1 and is as durable as the defaults make it. Its log is `mariadb.log` in
-    the directory, unless told otherwise. Passwords are of letters and digits only. Raises
-    `StartError`, also if the server isn't installed.
+    the directory, unless told otherwise. `options` are more of the server's own, and
+    `client_host` is where the accounts may come from. Passwords are
+    of letters and digits only. Raises `StartError`, also if the server isn't installed.
     """
     make_private_directory(directory)
     server = _find("mariadbd")
@@ -72,7 +77,8 @@ async def running(
     if not data.exists():
         await _install(data)
     accounts = directory / "accounts.sql"
-    write_private(accounts, _accounts(passwords, migration_passwords).encode())
+    statements = accounts_of(client_host, passwords, migration_passwords)
+    write_private(accounts, statements.encode())
     with ports.reserved(1) as (port,), _socket_path(directory) as socket_path:
         program = Program(
             name="mariadb",
@@ -86,6 +92,7 @@ async def running(
                 "--skip-name-resolve",
                 "--character-set-server=utf8mb4",
                 f"--init-file={accounts}",
+                *options,
                 *_as_user(),
             ),
             log=log or directory / "mariadb.log",
@@ -93,7 +100,9 @@ async def running(
         child = Child(program, on_restart=on_restart)
         async with kept_running(child, patience_seconds=_STOP_SECONDS):
             await child.wait_until(lambda: _answers(port), within_seconds=_START_SECONDS)
-            yield MariadbServer(port, passwords, migration_passwords, child)
+            yield MariadbServer(
+                port, passwords, migration_passwords, child, client_host=client_host
+            )
 
 
 def _find(program: str) -> str:
@@ -136,12 +145,15 @@ def _as_user() -> tuple[str, ...]:
     return ("--user=root",) if os.geteuid() == 0 else ()
 
 
-def _accounts(passwords: Mapping[str, str], migration_passwords: Mapping[str, str]) -> str:
+def accounts_of(
+    client_host: str, passwords: Mapping[str, str], migration_passwords: Mapping[str, str]
+) -> str:
+    """The statements that make each service's schema and users, who come from that host."""
     template = string.Template(_ACCOUNTS.read_text())
     return "\n".join(
         template.substitute(
             service=service,
-            client_host=_CLIENT_HOST,
+            client_host=client_host,
             password=password,
             migration_password=migration_passwords[service],
         )

@@ -17,7 +17,7 @@ _STOP_SECONDS = 5.0
 
 # Commands on a service's own keys, and scripts over them. Nothing that lists, empties or
 # configures the whole server, and no functions, which all users would share.
-_COMMANDS = (
+COMMANDS = (
     "-@all +@read +@write +@connection +@transaction "
     "+eval +evalsha +script|load +script|exists "
     "-@dangerous -scan -randomkey -dbsize -function"
@@ -86,7 +86,7 @@ def _access_list(passwords: Mapping[str, str]) -> str:
     lines = ["user default off"]
     for service, password in passwords.items():
         digest = hashlib.sha256(password.encode()).hexdigest()
-        lines.append(f"user {service} on #{digest} ~{service}:* resetchannels {_COMMANDS}")
+        lines.append(f"user {service} on #{digest} ~{service}:* resetchannels {COMMANDS}")
     return "\n".join(lines) + "\n"
 
 

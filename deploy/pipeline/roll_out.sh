@@ -5,22 +5,22 @@ set -euo pipefail
 overlay=$1
 patience=${PATIENCE:-10m}
 namespace=$(sed -n 's/^namespace: //p' "$overlay/kustomization.yaml")
-deployments=(edge gateway ingest query keys maintenance)
+workloads=(deployment/{edge,gateway,query,keys,maintenance} statefulset/ingest)
 
 roll_back() {
     echo "Rolling back." >&2
-    for name in "${deployments[@]}"; do
-        kubectl --namespace "$namespace" rollout undo "deployment/$name" || true
+    for name in "${workloads[@]}"; do
+        kubectl --namespace "$namespace" rollout undo "$name" || true
     done
-    for name in "${deployments[@]}"; do
-        kubectl --namespace "$namespace" rollout status "deployment/$name" --timeout="$patience" || true
+    for name in "${workloads[@]}"; do
+        kubectl --namespace "$namespace" rollout status "$name" --timeout="$patience" || true
     done
     exit 1
 }
 
 kubectl apply --kustomize "$overlay" || roll_back
-for name in "${deployments[@]}"; do
-    kubectl --namespace "$namespace" rollout status "deployment/$name" --timeout="$patience" || roll_back
+for name in "${workloads[@]}"; do
+    kubectl --namespace "$namespace" rollout status "$name" --timeout="$patience" || roll_back
 done
 # Not accepted, or not in time: no release. The key goes by standard input, where no process list has it.
 event='{"event": "Smoke Tested", "anonymousId": "pipeline"}'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from services.ingest.repository import LoggedEvent
 from services.ingest.retention import RetentionAnswers
 from services.ingest.rule_book import RuleBook
 from services.ingest.rules import StoreRules
+from services.ingest.shards import shard_of
 from services.ingest.store_rules import StoreRulesAnswers, list_catalogue
 from services.ingest.subject_answers import SubjectAnswers
 from services.ingest.subjects import SubjectDigests
@@ -382,10 +382,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServicer):
             raise InvalidRequest(violations)
 
     def _shard_of(self, store: bytes) -> int:
-        if self._shard_count == 1:
-            return 0
-        digest = hashlib.blake2b(store, digest_size=8).digest()
-        return int.from_bytes(digest) % self._shard_count
+        return shard_of(store, shard_count=self._shard_count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,20 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import ssl
 import warnings
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from common.db import Database, open_database
+from common.migrate import upgrade
+from deploy.local import mariadb
+from deploy.local.certificates import issue_certificates
 from deploy.local.mariadb import MariadbServer
 from tests.conftest import Databases
 
@@ -60,3 +68,59 @@ async def test_a_database_that_is_gone_without_a_word_is_noticed(
     await database.dispose()
 
     assert options == [1, 5, 5, 3, 20_000]
+
+
+async def test_mysql_is_spoken_to_over_tls_by_accounts_of_any_host(tmp_path: Path) -> None:
+    """As in a cluster, where nobody knows from which address a pod comes."""
+    issued = issue_certificates(tmp_path / "tls", ["ingest"], now=datetime.now(UTC))["ingest"]
+    other = issue_certificates(tmp_path / "other", ["ingest"], now=datetime.now(UTC))["ingest"]
+    passwords = {"ingest": "secret"}
+    async with mariadb.running(
+        tmp_path / "mariadb",
+        passwords=passwords,
+        migration_passwords=passwords,
+        client_host="%",
+        options=(
+            f"--ssl-cert={issued.certificate}",
+            f"--ssl-key={issued.key}",
+            "--require-secure-transport=ON",
+        ),
+    ) as server:
+        url = f"{server.url('ingest')}&ssl_ca="
+        assert server.account("ingest") == "'ingest'@'%'"
+        await upgrade(
+            "ingest",
+            f"{server.migration_url('ingest')}&ssl_ca={issued.authority}",
+            grant_to=server.account("ingest"),
+        )
+        assert await cipher_of(f"{url}{issued.authority}")
+        # Another's authority is not believed, and the server takes nobody in plain text.
+        with pytest.raises(OperationalError) as refused:
+            await cipher_of(f"{url}{other.authority}")
+        assert refused.value.orig is not None
+        assert isinstance(refused.value.orig.__cause__, ssl.SSLCertVerificationError)
+        with pytest.raises(OperationalError):
+            await cipher_of(server.url("ingest"))
+
+
+async def test_a_server_without_tls_is_not_spoken_to_where_tls_is_asked_for(
+    mariadb_server: MariadbServer, tmp_path: Path
+) -> None:
+    issued = issue_certificates(tmp_path / "tls", ["ingest"], now=datetime.now(UTC))["ingest"]
+
+    with pytest.raises(ConnectionError, match="offers no TLS"):
+        await cipher_of(f"{mariadb_server.url('keys')}&ssl_ca={issued.authority}")
+
+
+async def cipher_of(url: str) -> str:
+    """What a connection to the database is sealed with, by the database's own word."""
+    database = open_database(url)
+    try:
+        async with database.read() as snapshot:
+            # Only who was granted something on the table gets this far.
+            await snapshot.execute(text("SELECT COUNT(*) FROM cron_runs"))
+            found = await snapshot.execute(text("SHOW STATUS LIKE 'Ssl_cipher'"))
+            cipher: str = found.one()[1]
+            return cipher
+    finally:
+        await database.dispose()

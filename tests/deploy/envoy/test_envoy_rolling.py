@@ -143,6 +143,9 @@ async def town(
                 "REDIS_URL": redis_urls[pod.identity],
                 "PAGE_TOKEN_KEY": page_token_keys[pod.identity],
             }
+        if pod.identity == "ingest":
+            # Its own, which it finds again when it comes back.
+            variables["JOURNAL_DIRECTORY"] = str(pod.directory / "journal")
         if pod.identity == "keys":
             variables["PEPPERS"] = peppers
         if pod.identity in ("ingest", "query"):

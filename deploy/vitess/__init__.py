@@ -1,0 +1,1 @@
+"""Vitess, or PlanetScale: which shard each row is on, so that what belongs together is together."""
