@@ -15,6 +15,7 @@ import json
 import os
 import re
 import secrets
+import signal
 import sqlite3
 import statistics
 import subprocess
@@ -140,6 +141,17 @@ def running_mesh(
             launcher.wait(60)
 
 
+@contextmanager
+def without_query(mesh: Mesh) -> Iterator[None]:
+    """Have Query stand still: in production it follows the log on a machine of its own."""
+    pid = mesh.announced["pids"]["query"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def drive(mesh: Mesh, load: Load, *, seconds: int) -> Round:
     """Put the load on the mesh for some seconds; fails if an acknowledged event is missing."""
     stored_before = mesh.count_settled()
@@ -243,13 +255,14 @@ def measure(arguments: argparse.Namespace) -> str:
             drive(mesh, LOADS[1], seconds=3)  # Warms caches up.
             rounds: dict[Load, list[Round]] = {load: [] for load in LOADS}
             raw: dict[int, list[tuple[float, float]]] = {1: [], 50: []}
-            for number in range(arguments.rounds):
-                for rows, found in raw.items():
-                    _say(f"round {number + 1}: raw inserts of {rows}")
-                    found.append(insert_rows(mesh, rows=rows, seconds=arguments.seconds))
-                for load, done in rounds.items():
-                    _say(f"round {number + 1}: {load.name}")
-                    done.append(drive(mesh, load, seconds=arguments.seconds))
+            with without_query(mesh):
+                for number in range(arguments.rounds):
+                    for rows, found in raw.items():
+                        _say(f"round {number + 1}: raw inserts of {rows}")
+                        found.append(insert_rows(mesh, rows=rows, seconds=arguments.seconds))
+                    for load, done in rounds.items():
+                        _say(f"round {number + 1}: {load.name}")
+                        done.append(drive(mesh, load, seconds=arguments.seconds))
             limit = {rows: statistics.median(rate for rate, _ in raw[rows]) for rows in raw}
             for rows, found in raw.items():
                 cost = statistics.median(microseconds for _, microseconds in found)
@@ -263,8 +276,18 @@ def measure(arguments: argparse.Namespace) -> str:
             for name in ("gateway", "ingest"):
                 notes.append(f"{name} holds {resident_bytes(mesh.pids[name]) / 2**20:.0f} MiB")
             notes.insert(0, f"After {mesh.count_events():,} events")
+        with running_mesh(Path(directory) / "followed", "mysql") as mesh:
+            _say("with Query following on the same two cores")
+            done = [
+                drive(mesh, LOADS[1], seconds=arguments.seconds) for _ in range(arguments.rounds)
+            ]
+            followed = "single events, 64 connections, Query following beside it"
+            lines.append(_row(followed, median_round(done), limit[50]))
         obvious = {"PYTHONPATH": f"{_HERE / 'uncoalesced'}{os.pathsep}{_HERE.parents[1]}"}
-        with running_mesh(Path(directory) / "obvious", "mysql", obvious) as mesh:
+        with (
+            running_mesh(Path(directory) / "obvious", "mysql", obvious) as mesh,
+            without_query(mesh),
+        ):
             _say("a commit for each request")
             done = [
                 drive(mesh, LOADS[1], seconds=arguments.seconds) for _ in range(arguments.rounds)
@@ -272,7 +295,7 @@ def measure(arguments: argparse.Namespace) -> str:
             without = median_round(done)
             lines.append(_row("a commit for each request, 64 connections", without, limit[50]))
             notes.append(f"coalescing is worth {coalesced / without.events_a_second:.1f} times")
-        with running_mesh(Path(directory) / "sqlite", "sqlite") as mesh:
+        with running_mesh(Path(directory) / "sqlite", "sqlite") as mesh, without_query(mesh):
             for load in (LOADS[1], LOADS[3]):
                 _say(f"SQLite: {load.name}")
                 done = [
