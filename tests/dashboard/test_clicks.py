@@ -224,8 +224,9 @@ async def test_a_person_is_exported_and_erased_with_a_receipt(
     requests = page.get_by_role("group", name="Requests")
     await expect(requests.get_by_text("done", exact=True)).to_have_count(2)
     async with mesh.client(shop.secret_key) as http:
-        events = (await http.get(f"/v1/stores/{shop.store_uid}/events")).json()["events"]
-    assert [event["name"] for event in events] == ["Cup Broken"]
+        listed = (await http.get(f"/v1/stores/{shop.store_uid}/events")).text
+    assert "bea" in listed
+    assert "ada" not in listed  # What stays of her events tells of nobody.
 
 
 async def test_it_is_seen_what_a_retention_rule_takes_before_it_is_put(
