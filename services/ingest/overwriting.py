@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
@@ -74,21 +74,21 @@ async def overwrite(
     await repository.overwrite_events(
         transaction, shard, changed, change_number=log.change_number, now=now
     )
-    forgotten: defaultdict[bytes, list[int]] = defaultdict(list)
-    for event in gone.values():
+    of_gone = {
+        digest
+        for event in gone.values()
         for digest in digests.of_event(
             store,
             event.type,
             user_id=event.user_id,
             anonymous_id=event.anonymous_id,
             payload=event.payload,
-        ):
-            forgotten[digest].append(event.id)
-    for event in others.values():
-        order_id = read_mentions(event.type, event.payload).order_id
-        forgotten[digests.of_order(store, order_id)].append(event.id)
+        )
+    }
     counts = Counter(events=len(gone))
-    counts["event_people"] = await repository.forget_people(transaction, store_uid, forgotten)
+    counts["event_people"] = await repository.forget_people(
+        transaction, store_uid, of_gone, gone.keys()
+    ) + await repository.forget_people(transaction, store_uid, by_digest.keys(), others.keys())
     if others:
         counts["events_of_others"] = len(others)
     return counts

@@ -6,12 +6,12 @@ Functions take the caller's transaction and never end it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, delete, insert, or_, select, tuple_, update
+from sqlalchemy import delete, insert, select, tuple_, update
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -30,7 +30,6 @@ from services.ingest.tables import (
 
 _KEYS_A_QUERY = 400
 _DIGESTS_A_QUERY = 40
-_PAIRS_A_STATEMENT = 200
 _EVENT_COLUMNS = tuple(events.c)
 
 
@@ -343,29 +342,23 @@ async def find_ids_by_digest(
 
 
 async def forget_people(
-    transaction: AsyncConnection, store_uid: str, ids_of: Mapping[bytes, Collection[int]]
+    transaction: AsyncConnection, store_uid: str, digests: Collection[bytes], ids: Collection[int]
 ) -> int:
-    """Let events no more be found by digests that they had; returns how many rows went."""
+    """Let events with these ids no more be found by these digests; returns how many rows went."""
     column = event_people.c
-    pairs = sorted((digest, event_id) for digest, ids in ids_of.items() for event_id in set(ids))
     count = 0
-    for start in range(0, len(pairs), _PAIRS_A_STATEMENT):
-        some: defaultdict[bytes, list[int]] = defaultdict(list)
-        for digest, event_id in pairs[start : start + _PAIRS_A_STATEMENT]:
-            some[digest].append(event_id)
-        # Written out, since MariaDB looks up no pairs by an index.
-        gone = await transaction.execute(
-            delete(event_people).where(
-                column.store_uid == store_uid,
-                or_(
-                    *(
-                        and_(column.digest == digest, column.event_id.in_(ids))
-                        for digest, ids in some.items()
-                    )
-                ),
+    for some_ids in _in_batches(sorted(ids)):
+        for start in range(0, len(digests), _DIGESTS_A_QUERY):
+            some = sorted(digests)[start : start + _DIGESTS_A_QUERY]
+            # By each column, as neither database looks pairs up by an index.
+            gone = await transaction.execute(
+                delete(event_people).where(
+                    column.store_uid == store_uid,
+                    column.digest.in_(some),
+                    column.event_id.in_(some_ids),
+                )
             )
-        )
-        count += gone.rowcount
+            count += gone.rowcount
     return count
 
 

@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 import msgspec
-from sqlalchemy import Table, and_, delete, insert, select, tuple_
+from sqlalchemy import Table, and_, delete, insert, select
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -122,28 +122,43 @@ class _Amended:
             )
         await self._transaction.execute(statement, rows)
         # The name of a row may be a text of the person's, so none may stay that counts nothing.
-        key = tuple_(column.store_uid, column.measure, column[period], column.name)
-        for some in _in_batches([key for key, change in changes if change < 0]):
-            await self._transaction.execute(
-                delete(table).where(
-                    column.generation == self._generation, key.in_(some), column.tally == 0
+        fewer: defaultdict[tuple[str, int], list[tuple[int, str]]] = defaultdict(list)
+        for (store_uid, measure, number, name), change in changes:
+            if change < 0:
+                fewer[store_uid, measure].append((number, name))
+        for (store_uid, measure), places in fewer.items():
+            for some in _in_batches(places):
+                # By each column, as neither database looks tuples up by an index. Whatever else
+                # that meets counts nothing either.
+                await self._transaction.execute(
+                    delete(table).where(
+                        column.generation == self._generation,
+                        column.store_uid == store_uid,
+                        column.measure == measure,
+                        column[period].in_(sorted({number for number, _ in some})),
+                        column.name.in_(sorted({name for _, name in some})),
+                        column.tally == 0,
+                    )
                 )
-            )
 
     async def drop_visits(self) -> None:
-        gone = {
-            (one.old.event.store_uid, quarter_of(one.old.event.occur_time), subject)
-            for one in self._amendments
-            if (subject := _subject_of(one.old)) and subject != _subject_of(one.new)
-        }
+        gone: defaultdict[Key, set[int]] = defaultdict(set)
+        for one in self._amendments:
+            subject = _subject_of(one.old)
+            if subject and subject != _subject_of(one.new):
+                quarter = quarter_of(one.old.event.occur_time)
+                gone[one.old.event.store_uid, subject].add(quarter)
         column = visits.c
-        for some in _in_batches(sorted(gone)):
-            await self._transaction.execute(
-                delete(visits).where(
-                    column.generation == self._generation,
-                    tuple_(column.store_uid, column.quarter, column.subject).in_(some),
+        for (store_uid, subject), quarters in sorted(gone.items()):
+            for some in _in_batches(sorted(quarters)):
+                await self._transaction.execute(
+                    delete(visits).where(
+                        column.generation == self._generation,
+                        column.store_uid == store_uid,
+                        column.subject == subject,
+                        column.quarter.in_(some),
+                    )
                 )
-            )
 
     async def amend_owners(self) -> None:
         claimed: defaultdict[str, dict[str, set[bytes]]] = defaultdict(lambda: defaultdict(set))
@@ -330,20 +345,23 @@ class _Amended:
         ids = {(store, digest_of(new_id)): new_id for (store, _), new_id in names.items()}
         column = orders.c
         found: dict[Key, Any] = {}
-        for some in _in_batches(sorted({*names, *ids})):
-            rows = await self._transaction.execute(
-                select(column.store_uid, column.order_key, column.order_id, column.told).where(
+        keys: defaultdict[str, list[bytes]] = defaultdict(list)
+        for store_uid, order_key in sorted({*names, *ids}):
+            keys[store_uid].append(order_key)
+        for store_uid, of_store in keys.items():
+            for some in _in_batches(of_store):
+                known = and_(
                     column.generation == self._generation,
-                    tuple_(column.store_uid, column.order_key).in_(some),
+                    column.store_uid == store_uid,
+                    column.order_key.in_(some),
                 )
-            )
-            found |= {(row.store_uid, row.order_key): row for row in rows}
-            await self._transaction.execute(
-                delete(orders).where(
-                    column.generation == self._generation,
-                    tuple_(column.store_uid, column.order_key).in_(some),
+                rows = await self._transaction.execute(
+                    select(column.store_uid, column.order_key, column.order_id, column.told).where(
+                        known
+                    )
                 )
-            )
+                found |= {(row.store_uid, row.order_key): row for row in rows}
+                await self._transaction.execute(delete(orders).where(known))
         rows_left: dict[Key, dict[str, Any]] = {}
         for (store_uid, old_key), row in sorted(found.items()):
             new_id = names.get((store_uid, old_key)) or row.order_id

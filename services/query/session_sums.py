@@ -6,7 +6,7 @@ from collections import defaultdict
 from datetime import timedelta
 from enum import IntEnum
 
-from sqlalchemy import delete, tuple_
+from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.uid import format_uid
@@ -92,21 +92,25 @@ class SessionChanges:
     async def drop_empty(self, transaction: AsyncConnection) -> None:
         """Remove days that count nothing any more: a value may be a text of a person's."""
         column = session_days.c
-        lessened = [
-            (format_uid("sto", store), dimension, day, value)
-            for (store, dimension, day, value), sums in sorted(self._days.items())
-            if sums[0] < 0
-        ]
-        for start in range(0, len(lessened), _MOST_KEYS):
-            await transaction.execute(
-                delete(session_days).where(
-                    column.generation == self._generation,
-                    tuple_(column.store_uid, column.dimension, column.day, column.value).in_(
-                        lessened[start : start + _MOST_KEYS]
-                    ),
-                    column.session_count == 0,
+        lessened: defaultdict[tuple[bytes, int], list[tuple[int, str]]] = defaultdict(list)
+        for (store, dimension, day, value), sums in sorted(self._days.items()):
+            if sums[0] < 0:
+                lessened[store, dimension].append((day, value))
+        for (store, dimension), places in lessened.items():
+            for start in range(0, len(places), _MOST_KEYS):
+                some = places[start : start + _MOST_KEYS]
+                # By each column, as neither database looks tuples up by an index. Whatever else
+                # that meets counts nothing either.
+                await transaction.execute(
+                    delete(session_days).where(
+                        column.generation == self._generation,
+                        column.store_uid == format_uid("sto", store),
+                        column.dimension == dimension,
+                        column.day.in_(sorted({day for day, _ in some})),
+                        column.value.in_(sorted({value for _, value in some})),
+                        column.session_count == 0,
+                    )
                 )
-            )
 
 
 def duration_of(session: Session) -> int:
