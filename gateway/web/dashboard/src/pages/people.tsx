@@ -270,7 +270,7 @@ function One({ uid, view }: { uid: string; view: View }): JSX.Element {
               <div class="row">
                 <strong>{spoken(found.kind, "CASE_KIND_")}</strong> <State of={found} />
                 <span class="soft small">
-                  {count(found.id_count)} ids known, {count(rows)} rows in {count(found.counts.length)} tables
+                  Known ids: {count(found.id_count)}; rows: {count(rows)}, in {count(found.counts.length)} tables
                 </span>
               </div>
               {found.failure && (
