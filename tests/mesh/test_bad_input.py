@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 
 from tests.mesh.conftest import RunningMesh, Shop
@@ -96,20 +98,31 @@ async def test_a_key_sees_its_own_store_only(mesh: RunningMesh, shop: Shop) -> N
         assert answer.status_code == 403
 
 
+async def run_job(client: httpx.AsyncClient, job: str, body: object) -> httpx.Response:
+    """The answer, once nobody else is at the job: the mesh's own clock calls it too."""
+    async with asyncio.timeout(30):
+        while True:
+            answer = await client.post(f"/v1/cron/{job}:run", json=body)
+            busy = answer.is_success and answer.json()["outcome"].endswith("_ALREADY_RUNNING")
+            if not busy and answer.status_code != 503:
+                return answer
+            await asyncio.sleep(0.1)
+
+
 async def test_jobs_run_once_over_http_with_a_cron_key_only(mesh: RunningMesh, shop: Shop) -> None:
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     asked = {"scheduled_time": (today - timedelta(days=2)).isoformat()}
     async with mesh.client(mesh.announcement["cron_key"]) as cron:
         for service in ("ingest", "query", "keys", "maintenance"):
-            first = await cron.post(f"/v1/cron/{service}/trim-runs:run", json=asked)
-            again = await cron.post(f"/v1/cron/{service}/trim-runs:run", json=asked)
+            first = await run_job(cron, f"{service}/trim-runs", asked)
+            again = await run_job(cron, f"{service}/trim-runs", asked)
             assert first.json()["outcome"] == "RUN_CRON_OUTCOME_RAN", first.text
             assert again.json()["outcome"] == "RUN_CRON_OUTCOME_ALREADY_RAN"
             assert again.json()["run"] == first.json()["run"]
-        unknown = await cron.post("/v1/cron/keys/no-such-job:run", json={})
-        nowhere = await cron.post("/v1/cron/nobody/trim-runs:run", json={})
+        unknown = await run_job(cron, "keys/no-such-job", {})
+        nowhere = await run_job(cron, "nobody/trim-runs", {})
     async with mesh.client(shop.secret_key) as client:
-        forbidden = await client.post("/v1/cron/keys/trim-runs:run", json={})
+        forbidden = await run_job(client, "keys/trim-runs", {})
 
     assert (unknown.status_code, nowhere.status_code, forbidden.status_code) == (404, 404, 403)
     assert "trim-runs" in unknown.json()["error"]["message"]
