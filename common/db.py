@@ -156,6 +156,7 @@ class Database:
         self._closing: set[asyncio.Task[None]] = set()
         self._all_returned = asyncio.Event()
         self._all_returned.set()
+        self._disposed = False
         # SQLite has one writer at a time and lets others poll; waiting here is fair and quick.
         self._writers: AbstractAsyncContextManager[Any] = (
             asyncio.Lock() if self._is_sqlite else nullcontext()
@@ -193,6 +194,7 @@ class Database:
         """
         with suppress(TimeoutError):
             await asyncio.wait_for(self._all_returned.wait(), _FAREWELL_SECONDS)
+        self._disposed = True
         await self._engine.dispose()
 
     @asynccontextmanager
@@ -225,6 +227,8 @@ class Database:
 
     async def _give_back(self, connection: AsyncConnection) -> None:
         try:
+            if self._disposed:  # Its pool is gone, and would not close it.
+                await connection.invalidate()
             await connection.close()
         finally:
             self._count_back()
@@ -298,6 +302,7 @@ async def database_now(transaction: AsyncConnection) -> datetime:
 def _insist_on_tls(connection: Any, _record: object) -> None:
     # The driver goes on in plain text with a server, or somebody in between, that offers none.
     if connection.driver_connection._writer.get_extra_info("ssl_object") is None:
+        connection.driver_connection.close()
         raise ConnectionError("the database offers no TLS")
 
 

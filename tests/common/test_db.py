@@ -47,6 +47,22 @@ async def test_a_call_that_was_just_cancelled_leaves_no_connection_behind(
     assert [str(each.message) for each in caught if each.category is ResourceWarning] == []
 
 
+async def test_a_connection_that_is_given_back_when_all_was_closed_is_closed_too(
+    mariadb_server: MariadbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.db._FAREWELL_SECONDS", 0.05)
+    database = open_database(mariadb_server.url("keys"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        async with database.read() as snapshot:
+            await snapshot.execute(text("SELECT 1"))
+            await database.dispose()
+        del snapshot, database
+        gc.collect()
+
+    assert [str(each.message) for each in caught if each.category is ResourceWarning] == []
+
+
 async def test_a_database_that_is_gone_without_a_word_is_noticed(
     mariadb_server: MariadbServer,
 ) -> None:
