@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -31,8 +30,6 @@ _EVENTS_A_TRANSACTION = 2000
 _BYTES_A_TRANSACTION = 4 * 1024 * 1024
 # A store that goes on sending when its quota is used up must not fill the disk with receipts.
 _QUOTA_RECEIPTS_A_DAY = 10_000
-# For how long a connection is kept for the next call: to check it out costs two round trips.
-_LINGER_SECONDS = 0.05
 _COSTING = (Verdict.ACCEPTED, Verdict.REJECTED)
 
 
@@ -117,7 +114,6 @@ class LogWriter:
         self._patience_seconds = patience_seconds
         self._waiting: deque[_Waiting] = deque()
         self._writing: _Attempt | None = None
-        self._arrived = asyncio.Event()
         # The head as our last transaction left it: unless another process has written since,
         # the next one need not ask.
         self._known_log: LogHead | None = None
@@ -141,7 +137,6 @@ class LogWriter:
         byte_count += sum(len(event.payload) for event in delivery.rejected)
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(delivery, byte_count, outcome))
-        self._arrived.set()
         self._write_on()
         return await outcome
 
@@ -219,7 +214,6 @@ class LogWriter:
                         for waiting, outcome in zip(gathered, outcomes, strict=True):
                             if not waiting.outcome.done():  # Its call may have been given up.
                                 waiting.outcome.set_result(outcome)
-                        await self._linger(attempt)
                     self._watch(attempt)
         except Exception as error:  # Each call must hear of it, whatever it is.
             failure = error
@@ -236,17 +230,6 @@ class LogWriter:
                     attempt.timer.cancel()
                 self._writing = None
                 self._write_on()
-
-    async def _linger(self, attempt: _Attempt) -> None:
-        """Wait a moment for the next call, if none waits, before the connection is given back."""
-        if self._waiting:
-            return
-        if attempt.timer is not None:
-            attempt.timer.cancel()
-        self._arrived.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER_SECONDS):
-                await self._arrived.wait()
 
     def _gather(self) -> list[_Waiting]:
         """The calls that go with the next transaction: at least one, and as many as it may hold."""
