@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import time
 from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,6 +20,8 @@ Run = Callable[[argparse.Namespace, Callable[[], Gateway], Terminal], ExitCode]
 
 SERVICES = ("ingest", "query", "keys", "maintenance")
 _LIMIT = 1000
+# As long as the gateway lets a call wait for a first event.
+_TAIL_WAIT = "2s"
 _DURATION = re.compile(r"([0-9]{1,6})([smhd])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _STORE_COLUMNS = ("uid", "display_name", "create_time", "delete_time")
@@ -75,7 +76,6 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("store")
     command.add_argument("--name", default="", help="only events of this name")
     command.add_argument("--count", type=int, default=0, help="end after so many events")
-    command.add_argument("--pause", type=float, default=1.0, help="seconds between two looks")
     command.set_defaults(run=_tail)
     export.add_to(groups.add_parser("export", help="write a store's events into files"))
     reconcile.add_to(groups.add_parser("reconcile", help="compare the shop's orders with events"))
@@ -320,24 +320,30 @@ def _tail(
     arguments: argparse.Namespace, open_gateway: Callable[[], Gateway], terminal: Terminal
 ) -> ExitCode:
     gateway = open_gateway()
+    tail = path_of("stores", arguments.store, "events:tail")
+    asked = {"wait": _TAIL_WAIT, "page_size": 500}
+    # Before the list, so that nothing is missed between the two.
+    token = gateway.call("GET", tail, parameters=asked)["next_page_token"]
     path = path_of("stores", arguments.store, "events")
     parameters = {"name": arguments.name} if arguments.name else {}
-    seen: dict[str, None] = {}
+    latest = list(gateway.list_all(path, "events", parameters=parameters, limit=100))
+    new, listed = latest[::-1], {event["uid"] for event in latest}
     shown = 0
-    while True:
-        latest = list(gateway.list_all(path, "events", parameters=parameters, limit=100))
-        new = [event for event in reversed(latest) if event["uid"] not in seen]
+    while True:  # Ctrl-C ends it.
         if arguments.count:
             new = new[: arguments.count - shown]
         if new:
             terminal.show_rows(new, _EVENT_COLUMNS)
-        seen.update(dict.fromkeys(event["uid"] for event in new))
-        for uid in list(seen)[:-10_000]:
-            del seen[uid]
         shown += len(new)
         if arguments.count and shown >= arguments.count:
             return ExitCode.DONE
-        time.sleep(arguments.pause)  # Till the next look; Ctrl-C ends it.
+        answer = gateway.call("GET", tail, parameters={**asked, "page_token": token})
+        token = answer["next_page_token"]
+        new = [
+            event
+            for event in answer["events"]
+            if event["uid"] not in listed and arguments.name in ("", event["name"])
+        ]
 
 
 def _seconds(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -31,6 +32,6 @@ class UnaryInterceptor(grpc.aio.ServerInterceptor):
             around, handler.request_deserializer, handler.response_serializer
         )
 
+    @abstractmethod
     async def around(self, method: str, handle: Handler, request: Any, context: Context) -> Any:
         """What to do instead of, or besides, `handle(request, context)`."""
-        raise NotImplementedError  # Each interceptor has its own.

@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,9 +100,36 @@ class Mesh:
     def count_settled(self) -> int:
         """How many events are stored once nothing is under way any more."""
         count = -1
-        while count != (count := self.count_events()):
-            time.sleep(0.3)  # Longer than an append takes.
+        while not self.is_idle() or count != (count := self.count_events()):
+            time.sleep(0.1)  # Only looking tells; what is between two processes shows next time.
         return count
+
+    def is_idle(self) -> bool:
+        """Whether no event waits in the gateway, in a call of Ingest or in its journals."""
+        with urllib.request.urlopen(f"{self.announced['gateway']}/metrics") as response:  # noqa: S310 - the mesh's own address
+            metrics = response.read().decode()
+        waiting = re.search("^gateway_waiting_events ([0-9.]+)$", metrics, re.MULTILINE)
+        assert waiting is not None
+        under_way = 0.0
+        for gauge in self.ask("/v1/services/ingest/gauges", "cron_key")["gauges"]:
+            labels = [label["value"] for label in gauge["labels"]]
+            if gauge["name"] == "ingest_log_out_of_reach" or "Append" in labels:
+                under_way += gauge["value"]
+        return not float(waiting[1]) and not under_way
+
+    def ask(self, path: str, key: str, content: object = None) -> dict[str, Any]:
+        """What the gateway answers to the mesh's key of this name; with content, to a POST."""
+        request = urllib.request.Request(  # noqa: S310 - as above
+            self.announced["gateway"] + path,
+            data=None if content is None else json.dumps(content).encode(),
+            headers={
+                "Authorization": f"Bearer {self.announced[key]}",
+                "Content-Type": "application/json",
+            },
+        )
+        with urllib.request.urlopen(request, timeout=70) as response:  # noqa: S310 - as above
+            answer: dict[str, Any] = json.load(response)
+        return answer
 
     def connect(self) -> pymysql.Connection[Any]:
         """A connection to Ingest's schema, as Ingest."""

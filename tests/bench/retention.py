@@ -7,21 +7,18 @@ seconds with nothing else to do, then while `expire-events` is at work, and so o
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import statistics
 import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-from tests.bench.ingest import Load, Mesh, Round, drive, running_mesh
+from tests.bench.ingest import Load, Mesh, Round, drive, running_mesh, without_query
 from tests.bench.machine import describe_run
 
 _RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -32,25 +29,9 @@ _LOAD = Load("single events, 16 connections", "one_event.lua", 16, 1)
 _COPIED = "store_uid, message_id, type, name, user_id, anonymous_id, occur_time"
 
 
-def post(mesh: Mesh, path: str, key: str, content: object) -> dict[str, Any]:
-    """What the gateway answers."""
-    request = urllib.request.Request(  # noqa: S310 - the mesh's own address
-        mesh.announced["gateway"] + path,
-        data=json.dumps(content).encode(),
-        headers={
-            "Authorization": f"Bearer {mesh.announced[key]}",
-            "Content-Type": "application/json",
-        },
-    )
-    with urllib.request.urlopen(request, timeout=70) as response:  # noqa: S310 - as above
-        answer: dict[str, Any] = json.load(response)
-    return answer
-
-
 def fill(mesh: Mesh, events: int) -> int:
     """Have as many old events in the log, copied from some that were sent; returns how many."""
     drive(mesh, _FIRST, seconds=3)
-    time.sleep(3)  # Until Query has read them: it is to take no part in what follows.
     with mesh.connect() as connection, connection.cursor() as cursor:
         # The job stops at the first that is young: none that is old comes later.
         cursor.execute("UPDATE events SET receive_time = UTC_TIMESTAMP(6) - INTERVAL 60 DAY")
@@ -77,7 +58,7 @@ def fill(mesh: Mesh, events: int) -> int:
 def run_job(mesh: Mesh, name: str, scheduled_time: datetime) -> str:
     """Call a job of Ingest for a time; returns the outcome."""
     asked = {"scheduled_time": scheduled_time.isoformat()}
-    return str(post(mesh, f"/v1/cron/ingest/{name}:run", "cron_key", asked)["outcome"])
+    return str(mesh.ask(f"/v1/cron/ingest/{name}:run", "cron_key", asked)["outcome"])
 
 
 @contextmanager
@@ -86,17 +67,19 @@ def expiring(mesh: Mesh, scheduled_time: datetime) -> Iterator[None]:
     ending = threading.Event()
     finished_early: list[str] = []
     rules = f"/v1/stores/{mesh.announced['store_uid']}/retention-rules"
-    post(mesh, rules, "secret_key", {"days": 30})
+    mesh.ask(rules, "secret_key", {"days": 30})
 
     def keep_calling() -> None:
         while not run_job(mesh, "expire-events", scheduled_time).endswith("_RAN"):
-            time.sleep(0.1)
+            time.sleep(0.1)  # The mesh's own clock may be at the same job.
         if not ending.is_set():
             finished_early.append("nothing was left to expire: there are too few events")
 
+    before = count_remnants(mesh)
     calling = threading.Thread(target=keep_calling)
     calling.start()
-    time.sleep(1)
+    while count_remnants(mesh) == before and calling.is_alive():
+        time.sleep(0.1)  # Only the rows tell that it has begun.
     try:
         yield
     finally:
@@ -123,6 +106,7 @@ def measure(arguments: argparse.Namespace) -> str:
     with (
         tempfile.TemporaryDirectory() as directory,
         running_mesh(Path(directory), "mysql") as mesh,
+        without_query(mesh),
     ):
         events = fill(mesh, arguments.events)
         hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)

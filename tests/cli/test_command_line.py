@@ -163,22 +163,37 @@ async def test_a_job_is_run_and_jobs_are_listed(shell: Shell, town: Town) -> Non
 async def test_tail_shows_each_event_once_as_they_come_and_no_control_characters(
     shell: Shell, town: Town
 ) -> None:
-    names: list[str] = []
+    def add_to(
+        response: query_pb2.ListEventsResponse | query_pb2.TailEventsResponse, *numbers: int
+    ) -> None:
+        for number in numbers:
+            response.events.add(uid=f"evt_{number}", name=f"Event\x1b[2J {number % 4}")
 
     async def list_events(request: query_pb2.ListEventsRequest) -> Message:
-        names.append(f"Event\x1b[2J {len(names)}")
         response = query_pb2.ListEventsResponse()
-        for number, name in reversed(list(enumerate(names))):
-            response.events.add(uid=f"evt_{number}", name=name)
+        add_to(response, 1, 0)  # The latest first.
         return response
 
-    town.mesh.services["query"].answers["ListEvents"] = list_events
+    async def tail_events(request: query_pb2.TailEventsRequest) -> Message:
+        response = query_pb2.TailEventsResponse(next_page_token=f"{request.page_token}+")
+        # The second came after the tail began and before the list.
+        add_to(response, *{"": (), "+": (1, 2), "++": (), "+++": (3, 4)}[request.page_token])
+        return response
 
-    code, out, _ = await shell.run("tail", await town.new_store(), "--count", "3", "--pause", "0")
+    answers = town.mesh.services["query"].answers
+    answers |= {"ListEvents": list_events, "TailEvents": tail_events}
+    store = await town.new_store()
+
+    code, out, _ = await shell.run("tail", store, "--count", "4")
+    _, named, _ = await shell.run("tail", store, "--count", "3", "--name", "Event\x1b[2J 0")
 
     assert code == 0
     assert [line.strip() for line in out.splitlines() if "Event" in line] == [
-        f"Event�[2J {number}" for number in range(3)
+        f"Event�[2J {number}" for number in range(4)
+    ]
+    # What is listed is filtered by the service, and what comes then is not.
+    assert [line.strip() for line in named.splitlines() if "Event" in line] == [
+        f"Event�[2J {number}" for number in (0, 1, 0)
     ]
 
 

@@ -14,8 +14,7 @@ import pytest
 
 from deploy.local.processes import Child, Program, StartError, kept_running, run_to_end, together
 
-# Longer than any test waits: it is ended by the test.
-STAYS = "import time; print('up', flush=True); time.sleep(600)"
+STAYS = "import time; print('up', flush=True); time.sleep(600)"  # Longer than any test: it ends it.
 IGNORES_SIGTERM = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {STAYS}"
 
 

@@ -77,8 +77,7 @@ def main() -> None:
         child = os.fork()
         if not child:
             asyncio.run(project(database_url, events[:head], stop_at=None))
-        # It is killed at a moment that nothing decides but chance.
-        time.sleep(chance.uniform(0, _LONGEST_LIFE_SECONDS))
+        time.sleep(chance.uniform(0, _LONGEST_LIFE_SECONDS))  # Chance alone says when it dies.
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         assert os.WTERMSIG(status) == signal.SIGKILL
