@@ -66,8 +66,8 @@ class ErrorInterceptor(UnaryInterceptor):
             else:  # It is known where this comes from, and may come with every call for minutes.
                 level = logging.WARNING
                 del told["stack"]
-            call_extra = {"method": method, "request_id": get_call().request_id}
-            log.log(level, "call failed", extra={**call_extra, **told})
+            call = {"method": method, "request_id": get_call().request_id}
+            log.log(level, "call failed", extra=call | told)
         await context.abort_with_status(failure.to_status())
 
 
