@@ -64,7 +64,8 @@ def _open_channel(
             ("grpc.service_config", service_config),
             # A service that comes back is found at once, not after gRPC's two minutes.
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
+            # What its name doesn't tell: how long connecting may take, the handshake included.
+            ("grpc.min_reconnect_backoff_ms", 1_000),
             ("grpc.max_reconnect_backoff_ms", 1_000),
         ],
         interceptors=[*([TraceCalls()] if tracing() else []), _ContinueCall()],

@@ -132,18 +132,20 @@ class Keyring:
         could tell and can't be asked; `Overloaded` if too many unknown keys are being asked
         for.
         """
-        digest = _digest_of(text)
         monotonic = self._monotonic()
-        known = self._valid.get(digest)
+        # As `_digest_of` has it, less a call and the checks that a text which is known has passed.
+        known = self._valid.get(blake2b(text.encode()).digest())
         if known is None or known.fresh_until <= monotonic:
-            known = await self._find(digest, keys_pb2.VerifyKeyRequest(text=text))
+            known = await self._find(_digest_of(text), keys_pb2.VerifyKeyRequest(text=text))
         key = known.key
         if key is None or (known.expire_time and known.expire_time <= self._now()):
             raise KeyNotValid
-        origin = headers.get(b"origin")
-        if origin is not None or known.allowed_origins:
-            self._check_origin(known, key, origin, headers)
         use = known.use
+        origin = headers.get(b"origin")
+        if origin is not None and origin == known.admitted:
+            use.origin = origin
+        elif origin is not None or known.allowed_origins:
+            self._check_origin(known, key, origin, headers)
         use.at = monotonic
         use.agent = headers.get(b"user-agent", b"")
         return key
@@ -217,11 +219,13 @@ class Keyring:
                 raise SecretKeyExposed
             return
         source = headers.get(b"referer", b"") if origin is None else origin
-        if known.allowed_origins and source != known.admitted:
-            if not is_allowed(host_of(source), known.allowed_origins):
-                raise OriginNotAllowed
-            known.admitted = source
-        known.use.origin = source
+        if (
+            known.allowed_origins
+            and source != known.admitted
+            and not is_allowed(host_of(source), known.allowed_origins)
+        ):
+            raise OriginNotAllowed
+        known.admitted = known.use.origin = source
 
     async def _ask_once(self, digest: bytes, request: keys_pb2.VerifyKeyRequest) -> _Known:
         asking = self._asking.get(digest)

@@ -223,36 +223,3 @@ class TracedRedis(Redis):
         attributes = {"db.system.name": "redis", "db.operation.name": name}
         with span(name, SpanKind.CLIENT, attributes):
             return await super().execute_command(*arguments, **options)  # type: ignore[no-untyped-call]  # as redis has it
-
-
-class TracedApplication:
-    """An ASGI application whose requests each make a span, named by route and never by path."""
-
-    def __init__(self, application: Any) -> None:
-        self._application = application
-
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Serve one HTTP request (ASGI 3)."""
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-        }
-        method = scope["method"]
-        with span(
-            method, SpanKind.SERVER, {"http.request.method": method}, parent=parent_in(headers)
-        ) as made:
-
-            async def note_status(message: dict[str, Any]) -> None:
-                if message["type"] == "http.response.start":
-                    status = message["status"]
-                    made.set_attribute("http.response.status_code", status)
-                    if status >= 500:
-                        made.set_status(Status(StatusCode.ERROR))
-                await send(message)
-
-            try:
-                await self._application(scope, receive, note_status)
-            finally:
-                route = scope.get("route")
-                if route is not None:
-                    made.update_name(f"{method} {route}")
-                    made.set_attribute("http.route", route)

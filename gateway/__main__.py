@@ -16,11 +16,12 @@ from common.config import read_config
 from common.log import start_logging
 from common.server import told_to_stop
 from common.tls import read_certificates
-from common.tracing import TracedApplication, traces, tracing
+from common.tracing import traces, tracing
 from gateway.app import build_gateway
 from gateway.config import GatewayConfig
 from gateway.http_server import serve_http
 from gateway.readiness import Readiness
+from gateway.traced import TracedApplication
 
 log = logging.getLogger("gateway")
 

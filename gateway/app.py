@@ -1,18 +1,15 @@
-"""The ASGI application: finds who serves a request, and answers whatever comes of it."""
+"""The application: finds who serves a request, and answers whatever comes of it."""
 
 from __future__ import annotations
 
-import asyncio
 import http
 import logging
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
-from typing import Any
 
 import grpc
 import msgspec
@@ -29,7 +26,7 @@ from gateway.config import Settings
 from gateway.dashboard import dashboard_routes
 from gateway.demo_shop import demo_routes
 from gateway.errors import error_response, reason_of, to_failure
-from gateway.exchange import GPC_PATH, Headers, Receive, Request, Response, Route, Send
+from gateway.exchange import GPC_PATH, Headers, Request, Response, Route
 from gateway.live import LIVE_PATTERN, LiveRoute
 from gateway.metrics import Metrics
 from gateway.openapi import describe_api
@@ -125,16 +122,11 @@ class Gateway:
         keyring: Keyring,
         readiness: Readiness,
         metrics: Metrics,
-        body_seconds: float,
     ) -> None:
-        """`posted` takes `POST`, the next two `GET`: `fixed` by exact path, `matched` by pattern.
-
-        A body may take `body_seconds`.
-        """
+        """`posted` takes `POST`, `fixed` and `matched` `GET`, by exact path and by pattern."""
         self._posted = posted
         self._fixed = fixed
         self._matched = matched
-        self._body_seconds = body_seconds
         self._transcoder = transcoder
         self._keyring = keyring
         self._readiness = readiness
@@ -150,36 +142,25 @@ class Gateway:
         """
         await self._keyring.stay_current(report_seconds=report_seconds)
 
-    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """Serve one HTTP request (ASGI 3)."""
+    async def __call__(self, request: Request) -> Response:
+        """The answer to a request; raises `SenderGoneError`."""
         began = time.perf_counter()
-        headers = dict(scope["headers"])
-        given_id = headers.get(b"x-request-id")
-        client = scope["client"]
-        request = Request(
-            scope["method"],
-            path=scope["path"],
-            query=scope["query_string"],
-            headers=headers,
-            header_lines=scope["headers"],
-            receive=receive,
-            peer=client[0] if client else "",
-            body_seconds=self._body_seconds,
-            request_id=given_id.decode()
+        given_id = request.headers.get(b"x-request-id")
+        request.request_id = (
+            given_id.decode()
             if given_id and _REQUEST_ID.fullmatch(given_id)
-            else f"{self._request_ids}-{next(self._request_count)}",
+            else f"{self._request_ids}-{next(self._request_count)}"
         )
         route, variables = self._find(request)
-        scope["route"] = route.name
+        request.route = route.name
         try:
             response = await route.answer(request, variables)
         except SenderGoneError:
-            return
+            raise
         except Exception as error:
             failure = _failure_of(error, route, request)
             self._metrics.count_failure(route.name, reason_of(failure))
             response = _refuse(route, failure, request)
-        await self._send(response, request, send)
         seconds = time.perf_counter() - began
         self._metrics.observe(
             route.name, method=request.method, status=response.status, seconds=seconds
@@ -195,6 +176,7 @@ class Gateway:
                     "request_id": request.request_id,
                 },
             )
+        return self._complete(response, request)
 
     def _find(self, request: Request) -> tuple[Route, Mapping[str, str]]:
         path = request.path
@@ -211,45 +193,24 @@ class Gateway:
                     return route, found.groupdict()
         return self._transcoder.find(verb, path) or (_UNKNOWN_ROUTE, _NO_VARIABLES)
 
-    async def _send(self, response: Response, request: Request, send: Send) -> None:
+    def _complete(self, response: Response, request: Request) -> Response:
+        """The response with the headers that all answers have."""
         origin = request.headers.get(b"origin", b"*")
-        headers = [
-            (b"content-type", response.content_type),
-            (b"content-length", b"%d" % len(response.body)),
+        headers: Headers = (
             (b"x-request-id", request.request_id.encode()),
             (b"access-control-allow-origin", origin if _ORIGIN.fullmatch(origin) else b"*"),
-            (b"cache-control", response.caching),
             *_EVERY_ANSWER,
             *response.headers,
-        ]
-        if response.status in (http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED):
-            del headers[:2]
-        if response.chunks is not None:
-            del headers[1]
-        if self._readiness.draining:
-            headers.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        if response.chunks is not None:
-            await _send_chunks(response.chunks, request, send)
-        await send({"type": "http.response.body", "body": response.body})
-
-
-async def _send_chunks(chunks: AsyncGenerator[bytes], request: Request, send: Send) -> None:
-    """Send what comes until there is no more, or nobody who reads it."""
-    gone = asyncio.create_task(_wait_until_gone(request.receive))
-    try:
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                if gone.done():
-                    break
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    finally:
-        gone.cancel()
-
-
-async def _wait_until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        )
+        return Response(
+            response.status,
+            response.body,
+            content_type=response.content_type,
+            headers=headers,
+            caching=response.caching,
+            chunks=response.chunks,
+            is_last=self._readiness.draining,
+        )
 
 
 def build_gateway(
@@ -329,7 +290,6 @@ def build_gateway(
         keyring=keyring,
         readiness=readiness,
         metrics=metrics,
-        body_seconds=settings.body_seconds,
     )
 
 

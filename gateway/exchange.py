@@ -6,16 +6,16 @@ import re
 from base64 import b64decode
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from google.rpc import status_pb2
+
+from gateway.body import Body
 
 JSON = b"application/json"
 GPC_PATH = "/.well-known/gpc.json"
 
 Headers = tuple[tuple[bytes, bytes], ...]
-Receive = Callable[[], Awaitable[Mapping[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 _AUTHORIZATION = re.compile(rb"(basic|bearer) +(\S+) *", re.IGNORECASE)
 
@@ -33,17 +33,17 @@ class Request:
     """By lower-case name; of those that came several times, the last."""
     header_lines: Sequence[tuple[bytes, bytes]]
     """All of them, in order."""
-    receive: Receive
-    request_id: str
+    body: Body
     peer: str = ""
     """The IP address at the other end of the connection, if known."""
-    body_seconds: float = 30.0
-    """How long the body may take."""
+    request_id: str = ""
+    route: str = ""
+    """The name of the route that serves it, once that is found."""
 
 
 @dataclass(slots=True)
 class Response:
-    """An HTTP answer, less the headers that all answers have."""
+    """An HTTP answer, less the headers that its connection adds."""
 
     status: int
     body: bytes
@@ -52,7 +52,12 @@ class Response:
     caching: bytes = b"no-store"
     """Who may keep it how long, as `Cache-Control` says it."""
     chunks: AsyncGenerator[bytes] | None = None
-    """If set, the body goes on with these, as they come."""
+    """If set, the body are these, as they come."""
+    is_last: bool = False
+    """Whether the connection takes no request after it."""
+
+
+Application = Callable[[Request], Awaitable[Response]]
 
 
 class Route(Protocol):

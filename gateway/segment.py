@@ -172,7 +172,7 @@ class Segment:
         default_type: event_pb2.EventType.ValueType = event_pb2.EVENT_TYPE_UNSPECIFIED,
     ) -> Accept:
         async def accept(request: Request) -> Response:
-            body = await read_body(request)
+            body = await read_body(request.body)
             received = self._now()
             key_text = key_in_headers(request.headers)
             # A key that stands in the headers is checked before the body costs time.
@@ -221,7 +221,7 @@ def segment_error(failure: status_pb2.Status) -> Response:
 
 
 async def _drop(request: Request) -> Response:
-    await read_body(request)
+    await read_body(request.body)
     return Response(200, b'{"success":true}')
 
 

@@ -78,7 +78,7 @@ class SessionRoutes:
         # Before the body is read: what another site's page sends is not looked at.
         self._sessions.check_origin(request)
         session, cookie = await self._sessions.open_session(
-            request, _read_key_text(await read_body(request))
+            request, _read_key_text(await read_body(request.body))
         )
         return _describe(session, cookie)
 

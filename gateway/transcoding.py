@@ -186,7 +186,7 @@ class _TranscodedRoute:
         parameters = _read_query(request.query)
         if self._method.has_body:
             wrong = dict.fromkeys(parameters, "is not a parameter: fields stand in the body")
-            given = _read_object(await read_body(request))
+            given = _read_object(await read_body(request.body))
         else:
             wrong = {}
             given = _from_parameters(parameters, taken)

@@ -31,6 +31,22 @@ from tests.mysql import borrowed
 
 IDENTITIES = (*environment.IDENTITIES, "stranger")
 
+# Tests of one of these share servers that take long to start. They go first, one after another;
+# the others go file by file.
+_TOGETHER = ("deploy/envoy", "drills/faults", "drills/run_once", "dashboard", "mesh")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests have to run in the same process, where several run at once."""
+    root = Path(__file__).parent
+    groups = {}
+    for item in items:
+        file = item.path.relative_to(root)
+        together = [place for place in _TOGETHER if file.is_relative_to(place)]
+        groups[item] = (0, together[0]) if together else (1, str(file))
+        item.add_marker(pytest.mark.xdist_group(groups[item][1]))
+    items.sort(key=lambda item: groups[item][0])
+
 
 class Connect:
     """Gives channels to a server, each with the certificate of an identity."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_PACKAGES = ("grpcio", "protobuf", "uvicorn", "uvloop", "SQLAlchemy", "aiomysql", "msgspec")
+_PACKAGES = ("grpcio", "protobuf", "httptools", "uvloop", "SQLAlchemy", "aiomysql", "msgspec")
 
 
 def describe_run() -> str:

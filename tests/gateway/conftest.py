@@ -28,6 +28,7 @@ from common.tls import Certificates
 from deploy.local.ports import reserved
 from gateway.app import build_gateway
 from gateway.config import Settings
+from gateway.exchange import Request, Response
 from gateway.http_server import serve_http
 from gateway.readiness import Readiness
 from gateway.transcoding import http_methods
@@ -251,18 +252,19 @@ class Running:
 
 
 class Doorway:
-    """An ASGI application that hands everything to the test's own."""
+    """An application that hands everything to the test's own."""
 
     def __init__(self) -> None:
         self.application: Any = None
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await self.application(scope, receive, send)
+    async def __call__(self, request: Request) -> Response:
+        response: Response = await self.application(request)
+        return response
 
 
 @pytest.fixture(scope="session")
 async def doorway() -> AsyncIterator[tuple[Doorway, int]]:
-    """A web server for all tests, since stopping one takes uvicorn 0.2 s; and its port."""
+    """A web server for all tests, and its port."""
     doorway = Doorway()
     async with serve_http(doorway, "127.0.0.1:0", grace_seconds=1.0) as port:
         yield doorway, port

@@ -93,15 +93,13 @@ async def test_every_page_of_the_script_has_a_path() -> None:
 
 
 async def test_without_a_dashboard_the_root_says_how_to_get_one(tmp_path: Path) -> None:
+    from gateway.body import Body
     from gateway.dashboard import dashboard_routes
     from gateway.exchange import Request, Response
 
     fixed, matched = dashboard_routes(tmp_path / "none")
 
-    async def receive() -> dict[str, str]:
-        return {}
-
-    request = Request("GET", "/", b"", {}, [], receive, "req")
+    request = Request("GET", "/", b"", {}, [], Body())
     answer: Response = await fixed["/"].answer(request, {})
     assert answer.status == 404
     assert b"make web-dashboard" in answer.body

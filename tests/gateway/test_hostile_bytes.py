@@ -9,7 +9,6 @@ from contextlib import suppress
 
 import pytest
 
-from gateway.config import Settings
 from gateway.http_server import serve_http
 from tests.gateway.conftest import WRITE_KEY, Doorway, Mesh, Running
 
@@ -157,13 +156,10 @@ async def test_an_idle_connection_that_drips_line_ends_is_given_up(hasty_port: i
     assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"408"]
 
 
-@pytest.mark.parametrize("settings", [{"body_seconds": 0.2}], indirect=True)
-async def test_a_body_that_drips_is_told_to_come_again(
-    gateway: Running, mesh: Mesh, settings: Settings
-) -> None:
+async def test_a_body_that_drips_is_told_to_come_again(hasty_port: int, mesh: Mesh) -> None:
     head = POST + b"Connection: close\r\nContent-Length: 1000\r\n\r\n"
 
-    answer = await exchange(gateway.port, head, *[b"x"] * 10, pause=0.05)
+    answer = await exchange(hasty_port, head, *[b"x"] * 10, pause=0.05)
 
     assert status_of(answer) == 503
     assert b"retry-after: " in answer
@@ -180,3 +176,88 @@ async def test_slow_connections_keep_no_other_waiting(gateway: Running) -> None:
     assert response.json()["accepted"] == 1
     for _, writer in idle:
         writer.close()
+
+
+async def test_what_comes_after_a_last_request_is_no_request(gateway: Running, mesh: Mesh) -> None:
+    last = WHOLE.replace(b"Host: x\r\n", b"Host: x\r\nConnection: close\r\n")
+
+    answer = await exchange(gateway.port, last + WHOLE)
+
+    assert count_answers(answer) == 1
+    assert len(mesh.appended) == 1
+
+
+async def test_what_is_no_request_is_refused_after_the_answers_to_those_before_it(
+    gateway: Running, mesh: Mesh
+) -> None:
+    answer = await exchange(gateway.port, WHOLE * 2 + b"what?\r\n\r\n" + WHOLE)
+
+    assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200", b"400"]
+    assert len(mesh.appended) == 2
+
+
+async def test_more_requests_at_once_than_may_wait_are_all_answered(gateway: Running) -> None:
+    last = b"GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n"
+
+    answer = await exchange(gateway.port, WHOLE * 100 + last)
+
+    assert count_answers(answer) == 101
+    assert answer.count(b" 200 ") == 101
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        (b"/healthz?a=b#c", 200),
+        (b"http://shop.example/healthz", 200),
+        (b"/he%61lthz", 200),
+        (b"/%ff", 404),
+        (b"*", 404),
+        (b"healthz", 400),
+        ("/ä".encode(), 400),
+    ],
+)
+async def test_targets_in_every_form(gateway: Running, target: bytes, status: int) -> None:
+    answer = await exchange(gateway.port, b"GET %b HTTP/1.1\r\nConnection: close\r\n\r\n" % target)
+
+    assert status_of(answer) == status
+
+
+async def test_http_1_0_is_answered_and_the_connection_closed(gateway: Running) -> None:
+    answer = await exchange(
+        gateway.port, b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" * 2
+    )
+
+    assert count_answers(answer) == 1
+    assert b"connection: close" in answer
+
+
+async def test_an_upgrade_is_answered_as_if_it_was_not_asked_for(gateway: Running) -> None:
+    upgrade = b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+
+    answer = await exchange(
+        gateway.port, b"GET /healthz HTTP/1.1\r\n" + upgrade + b"PRI * HTTP/2.0\r\n\r\n"
+    )
+
+    assert status_of(answer) == 200
+    assert count_answers(answer) == 1
+
+
+async def test_a_sender_that_waits_to_be_told_to_go_on_is_told(gateway: Running) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    head = b"Connection: close\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(EVENT)
+    writer.write(POST + head)
+    told = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    writer.write(EVENT)
+
+    assert told == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert status_of(await reader.read()) == 200
+    writer.close()
+
+
+async def test_a_head_request_is_answered_without_the_body(gateway: Running) -> None:
+    answer = await exchange(gateway.port, b"HEAD /healthz HTTP/1.1\r\nConnection: close\r\n\r\n")
+
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"content-length: 14" in head
+    assert body == b""

