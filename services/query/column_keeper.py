@@ -38,7 +38,7 @@ class ColumnKeeper:
         columns: EventColumns,
         *,
         handover: Handover | None = None,
-        pause_seconds: float = 5.0,
+        pause_seconds: float = 1.0,
         report_seconds: float = 30.0,
     ) -> None:
         self._database = database

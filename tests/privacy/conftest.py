@@ -25,6 +25,7 @@ from services.query import servicer as query_room
 from services.query.column_keeper import ColumnKeeper
 from services.query.duck import DuckColumns
 from services.query.freshness import Sightings
+from services.query.handover import Handover
 from services.query.projector import Projector
 from services.query.tables import column_copies
 from shoptrail.ingest.v1 import ingest_pb2_grpc
@@ -86,13 +87,15 @@ async def open_shop(
 
         to_ingest = await stack.enter_async_context(serving([ingest_room.SERVICE], register_ingest))
         to_query = await stack.enter_async_context(serving([query_room.SERVICE], register_query))
+        handover = Handover()
         projector = Projector(
             opened["query"],
             ingest_pb2_grpc.IngestStub(to_ingest("query")),
             sightings=sightings,
+            handover=handover,
             longest_wait=timedelta(seconds=1),
         )
-        keeper = ColumnKeeper(opened["query"], columns)
+        keeper = ColumnKeeper(opened["query"], columns, handover=handover)
         for running in (projector.run(), keeper.run()):
             stack.push_async_callback(stop_at_end(asyncio.create_task(running)))
         yield Shop(

@@ -117,6 +117,7 @@ async def test_a_client_records_what_its_key_is_worth(
         ("sk", OTHER_STORE, "WRONG_STORE"),
         ("sk", "", "WRONG_STORE"),
     ],
+    ids=["none", "unknown", "no scope", "another store", "no store"],
 )
 async def test_a_client_is_refused_as_over_http(
     connect: Connect,
