@@ -39,9 +39,11 @@ _MAX_UNREAD_BYTES = 64 * 1024
 _MAX_WAITING_REQUESTS = 16
 
 _NO_BODY = (http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED)
+_PHRASES = {status.value: status.phrase for status in http.HTTPStatus}
+# Some have no name there, as 499; theirs may be empty (RFC 9112, 4).
 _STATUS_LINES = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
-    for status in http.HTTPStatus
+    status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode()
+    for status in range(200, 600)
 }
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 

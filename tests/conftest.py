@@ -31,21 +31,19 @@ from tests.mysql import borrowed
 
 IDENTITIES = (*environment.IDENTITIES, "stranger")
 
-# Tests of one of these share servers that take long to start. They go first, one after another;
-# the others go file by file.
-_TOGETHER = ("deploy/envoy", "drills/faults", "drills/run_once", "dashboard", "mesh")
+# Tests with many processes, which other tests of the kind would keep waiting.
+_CROWDED = ("deploy", "drills", "dashboard", "mesh")
 
 
+@pytest.hookimpl(tryfirst=True)  # Before what reads the groups.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests have to run in the same process, where several run at once."""
+    """Have crowded tests run one after another, first, and all others beside them, by file."""
     root = Path(__file__).parent
-    groups = {}
     for item in items:
         file = item.path.relative_to(root)
-        together = [place for place in _TOGETHER if file.is_relative_to(place)]
-        groups[item] = (0, together[0]) if together else (1, str(file))
-        item.add_marker(pytest.mark.xdist_group(groups[item][1]))
-    items.sort(key=lambda item: groups[item][0])
+        group = "crowded" if file.parts[0] in _CROWDED else str(file)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.path.relative_to(root).parts[0] not in _CROWDED)
 
 
 class Connect:

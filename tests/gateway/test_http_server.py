@@ -139,3 +139,17 @@ async def test_a_failure_of_the_application_is_told_without_its_text() -> None:
             assert answered.startswith(b"HTTP/1.1 500 ")
             assert b"secret" not in answered
             assert b"set-cookie" not in answered
+
+
+async def test_a_status_without_a_name_is_told() -> None:
+    async def answer(request: Request) -> Response:
+        return Response(499, b"gone")
+
+    async with (
+        asyncio.timeout(10),
+        serve_http(answer, "127.0.0.1:0", grace_seconds=1.0) as port,
+        connected(port) as (reader, writer),
+    ):
+        writer.write(GET)
+
+        assert await reader.readline() == b"HTTP/1.1 499 \r\n"
