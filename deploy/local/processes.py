@@ -180,13 +180,16 @@ def _failure(program: Program, what: str) -> StartError:
     return StartError("\n".join([f"{program.name} {what}. {program.log} ends:", *lines]))
 
 
-async def _spawn(program: Program) -> asyncio.subprocess.Process:
+def on_leash(*command: str) -> tuple[str, ...]:
+    """The command that runs another one, which is killed when this process ends."""
     # -I and -S: the leash needs nothing but the standard library, and starts twice as fast.
-    leash = (sys.executable, "-I", "-S", str(_LEASH), str(os.getpid()))
+    return sys.executable, "-I", "-S", str(_LEASH), str(os.getpid()), *command
+
+
+async def _spawn(program: Program) -> asyncio.subprocess.Process:
     with program.log.open("ab") as output:
         return await asyncio.create_subprocess_exec(
-            *leash,
-            *program.arguments,
+            *on_leash(*program.arguments),
             cwd=_CHECKOUT,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,

@@ -18,6 +18,7 @@ import pytest
 
 from common.client import open_channel
 from common.tls import Certificates
+from deploy.local.processes import on_leash
 from shoptrail.keys.v1 import api_key_pb2, keys_pb2, keys_pb2_grpc
 
 _START_SECONDS = 90
@@ -91,8 +92,7 @@ class RunningMesh:
 async def running_mesh(directory: Path, database: str) -> AsyncIterator[RunningMesh]:
     """Run a mesh in the directory for the block."""
     launcher = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "deploy.local", "--port", "0"),
+        *on_leash(sys.executable, "-m", "deploy.local", "--port", "0"),
         *("--database", database, "--directory", str(directory)),
         stdout=asyncio.subprocess.PIPE,
     )

@@ -23,9 +23,10 @@ from common.cron.servicer import SERVICE
 from common.cron.tables import cron_runs
 from common.db import Database
 from common.tls import Certificates
-from deploy.local import leash, ports
+from deploy.local import ports
 from deploy.local.certificates import CertificateFiles
 from deploy.local.mariadb import MariadbServer
+from deploy.local.processes import on_leash
 from deploy.local.redis import RedisServer
 from shoptrail.maintenance.v1 import maintenance_pb2 as pb
 from shoptrail.maintenance.v1 import maintenance_pb2_grpc
@@ -126,8 +127,7 @@ class Stage:
         with ports.reserved(1) as (port,):
             with self.log.open("ab") as log:
                 process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-I", "-S", leash.__file__, str(os.getpid())),
-                    *(sys.executable, "-m", "tests.drills.run_once.replica"),
+                    *on_leash(sys.executable, "-m", "tests.drills.run_once.replica"),
                     cwd=_CHECKOUT,
                     env={
                         **os.environ,
