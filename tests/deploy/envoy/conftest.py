@@ -90,12 +90,15 @@ def edge_client(edge: Pod, **options: Any) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=edge.url, verify=context, timeout=20.0, **options)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def standing_street(
-    scratch: Path, issued: Mapping[str, CertificateFiles]
+    tmp_path_factory: pytest.TempPathFactory, issued: Mapping[str, CertificateFiles]
 ) -> AsyncIterator[Street]:
-    """One for all tests: five Envoys take a while to start."""
-    pods = Pods(scratch / "pods", issued, ENVIRONMENT)
+    """One for a module's tests: Envoys take a while to start.
+
+    Not for all: each watches files by means of which a user has 128 on many systems.
+    """
+    pods = Pods(tmp_path_factory.mktemp("pods"), issued, ENVIRONMENT)
     names = (EDGE, GATEWAY, *SERVICES)
     by_name = {name: pods.new(name) for name in names}
     hosts = {name: (pod.address,) for name, pod in by_name.items()}

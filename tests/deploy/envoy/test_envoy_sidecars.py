@@ -29,7 +29,7 @@ from tests.deploy.envoy.conftest import Street
 from tests.deploy.envoy.pods import Pod, eventually
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def callers(standing_street: Street) -> Mapping[str, Pod]:
     """A pod without a proxy for each identity."""
     return {identity: standing_street.pods.new(identity) for identity in IDENTITIES}
