@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
@@ -24,6 +26,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects import mysql
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeEngine
 
@@ -48,6 +51,10 @@ _MYSQL_SESSION = (
     "SET SESSION wait_timeout = 10, innodb_lock_wait_timeout = 2, time_zone = '+00:00'"
 )
 _MYSQL_MAXIMUM_AGE_SECONDS = 8  # Below `wait_timeout`, so that no idle connection meets it.
+# One that was in use a moment ago is not asked whether it still works: under load that would be
+# a round trip for each transaction.
+_MYSQL_TRUSTED_SECONDS = 1.0
+_RETURNED_AT = "returned_at"
 _FAREWELL_SECONDS = 2.0
 # A silent peer is asked after 5 s whether it is there, three times, and given up after 20 s.
 _KEEP_ALIVE = {
@@ -250,7 +257,9 @@ def open_database(url: str) -> Database:
     file of authorities, MySQL is spoken to over TLS only, and only if its certificate is right.
     """
     if url.startswith("sqlite"):
-        engine = create_async_engine(url, hide_parameters=True, pool_size=5, max_overflow=0)
+        engine = create_async_engine(
+            url, hide_parameters=True, pool_size=5, max_overflow=0, pool_reset_on_return=None
+        )
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
         event.listen(engine.sync_engine, "invalidate", _roll_back_sqlite)
@@ -262,10 +271,13 @@ def open_database(url: str) -> Database:
             max_overflow=0,
             pool_timeout=2,
             pool_recycle=_MYSQL_MAXIMUM_AGE_SECONDS,
-            pool_pre_ping=True,
+            # Nothing is left to roll back: whatever ran here was in a block that ended it.
+            pool_reset_on_return=None,
             connect_args={"connect_timeout": 2, "init_command": _MYSQL_SESSION},
         )
         event.listen(engine.sync_engine, "connect", _watch_connection)
+        event.listen(engine.sync_engine, "checkin", _note_return)
+        event.listen(engine.sync_engine, "checkout", partial(_ask_idle, engine.dialect))
     if tracing():
         trace_statements(engine.sync_engine)
     return Database(engine)
@@ -315,6 +327,21 @@ def _watch_connection(connection: Any, _record: object) -> None:
     for name, value in _KEEP_ALIVE.items():
         if hasattr(socket, name):  # Not every system has all of them.
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _note_return(_connection: object, record: Any) -> None:
+    record.info[_RETURNED_AT] = time.monotonic()
+
+
+def _ask_idle(dialect: Dialect, connection: Any, record: Any, _proxy: object) -> None:
+    """Ask a connection that was idle whether it still works; if it doesn't, all go."""
+    returned_at = record.info.get(_RETURNED_AT)
+    if returned_at is None or time.monotonic() - returned_at < _MYSQL_TRUSTED_SECONDS:
+        return
+    try:
+        dialect.do_ping(connection)
+    except dialect.loaded_dbapi.Error as error:
+        raise InvalidatePoolError from error
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -86,6 +86,47 @@ async def test_a_database_that_is_gone_without_a_word_is_noticed(
     assert options == [1, 5, 5, 3, 20_000]
 
 
+async def test_an_idle_connection_that_was_ended_is_replaced(
+    mariadb_server: MariadbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.db._MYSQL_TRUSTED_SECONDS", 0.0)
+    database = open_database(mariadb_server.url("keys"))
+    other = open_database(mariadb_server.url("keys"))
+    id_of = text("SELECT CONNECTION_ID()")
+    async with database.read() as snapshot:
+        ended = await snapshot.scalar(id_of)
+    async with other.begin() as transaction:
+        await transaction.execute(text(f"KILL {ended:d}"))
+    async with database.begin() as transaction:
+        replaced = await transaction.scalar(id_of)
+    await database.dispose()
+    await other.dispose()
+
+    assert replaced != ended
+
+
+async def test_no_transaction_is_left_on_a_connection_that_comes_back(
+    mariadb_server: MariadbServer,
+) -> None:
+    database = open_database(mariadb_server.url("keys"))
+    look = text("SELECT CONNECTION_ID(), @@in_transaction")
+    stores = text("SELECT COUNT(*) FROM stores FOR UPDATE")
+    found = []
+    for block in (database.read, database.begin):
+        async with block() as connection:
+            found.append((await connection.execute(look)).one())
+            await connection.execute(stores)
+    with pytest.raises(ZeroDivisionError):
+        async with database.begin() as transaction:
+            await transaction.execute(stores)
+            raise ZeroDivisionError
+    async with database.begin() as transaction:
+        found.append((await transaction.execute(look)).one())
+    await database.dispose()
+
+    assert {tuple(row) for row in found} == {(found[0][0], 0)}
+
+
 async def test_mysql_is_spoken_to_over_tls_by_accounts_of_any_host(tmp_path: Path) -> None:
     """As in a cluster, where nobody knows from which address a pod comes."""
     issued = issue_certificates(tmp_path / "tls", ["ingest"], now=datetime.now(UTC))["ingest"]
