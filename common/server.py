@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from common.access import rules_of
+from common.collector import collect_less
 from common.config import ProcessConfig
 from common.interceptors.access import AccessInterceptor, VerifyKey, refuse_keys
 from common.interceptors.deadline import DeadlineInterceptor
@@ -76,6 +77,7 @@ async def serve(
         [*services, health.SERVICE_NAME, reflection.SERVICE_NAME], server
     )
     listen(server, config.listen_address, read_certificates(config))
+    collect_less()
     await server.start()
     await status.set("", health_pb2.HealthCheckResponse.SERVING)
     log.info("serving", extra={"address": config.listen_address, "services": list(services)})

@@ -4,14 +4,15 @@ The text form is TypeID's (https://github.com/jetify-com/typeid/tree/main/spec):
 128 bits in 26 letters of Crockford's base 32, most significant first.
 """
 
-from base64 import b32encode
 from functools import lru_cache
 
 import uuid_utils
 
-_RFC4648 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _CROCKFORD = b"0123456789abcdefghjkmnpqrstvwxyz"
-_TO_CROCKFORD = bytes.maketrans(_RFC4648, _CROCKFORD)
+_LETTERS = _CROCKFORD.decode()
+# Two letters for ten bits: thirteen looks make a uid, in a third of the time of `b32encode`.
+_PAIRS = [first + second for first in _LETTERS for second in _LETTERS]
+_SHIFTS = range(120, -1, -10)
 _TO_DIGITS = bytes.maketrans(_CROCKFORD, b"0123456789abcdefghijklmnopqrstuv")
 _SUFFIX_LENGTH = 26
 
@@ -28,9 +29,8 @@ def new_uuid() -> bytes:
 
 def format_uid(prefix: str, uuid: bytes) -> str:
     """The text of an id."""
-    # Base 32 goes by groups of 5 bytes: four zero bytes before the 16 make 20, and
-    # the 26 last letters of theirs are the id's.
-    return f"{prefix}_{b32encode(bytes(4) + uuid)[6:].translate(_TO_CROCKFORD).decode()}"
+    number = int.from_bytes(uuid, "big")
+    return f"{prefix}_{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}"
 
 
 @lru_cache(maxsize=16_384)  # Tables bind the same few stores again and again.

@@ -12,6 +12,7 @@ import uvloop
 from prometheus_client import REGISTRY
 
 from common.client import open_channel
+from common.collector import collect_less
 from common.config import read_config
 from common.log import start_logging
 from common.server import told_to_stop
@@ -63,6 +64,7 @@ async def main() -> None:
             head_seconds=config.head_seconds,
             body_seconds=config.body_seconds,
         ):
+            collect_less()
             log.info("serving", extra={"address": config.listen_address})
             await told_to_stop()
             # Say so first and serve on while the news spreads, as the services do.

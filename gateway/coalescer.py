@@ -19,6 +19,11 @@ _MAX_CALLS_IN_FLIGHT = 2
 # two half-full calls cost more than one full one.
 _EVENTS_FOR_SECOND_CALL = 100
 _SECONDS_FOR_SECOND_CALL = 0.05
+# Senders that were answered together come again together, but not in the same moment. Their call
+# is held back for so much of the time that the last one took, or until as many events wait: else
+# every other call would be of the first one's event alone.
+_SHARE_HELD_BACK = 0.5
+_LONGEST_HELD_BACK_SECONDS = 0.01
 _MAX_EVENTS_PER_CALL = 500
 _MAX_BYTES_PER_CALL = 4 * 1024 * 1024
 _MAX_WAITING_EVENTS = 20_000
@@ -49,7 +54,7 @@ class _Queue:
 class Coalescer:
     """Sends submissions on at once while Ingest is idle, and together while it is busy.
 
-    No timer: what arrives while a call is under way goes with the next. Stores take
+    What arrives while a call is under way goes with the next. Stores take
     turns, a submission each, and a store may fill no more of the room for those that
     wait than it leaves free: one that floods waits for itself.
     """
@@ -65,6 +70,9 @@ class Coalescer:
         # Not the size of the set, from which a sender goes a moment after it has ended.
         self._sender_count = 0
         self._last_call_began = 0.0
+        # What a sender waits for that holds its call back, and how many events that takes.
+        self._returned: asyncio.Future[None] | None = None
+        self._returned_goal = 0
 
     def count_waiting_events(self) -> int:
         """How many events wait for a call."""
@@ -106,13 +114,18 @@ class Coalescer:
         queue.byte_count += byte_count
         self._waiting_events += event_count
         self._waiting_bytes += byte_count
+        if self._returned is not None and self._waiting_events >= self._returned_goal:
+            _wake(self._returned)
         if self._wants_sender(now):
-            self._sender_count += 1
-            self._last_call_began = now
-            sender = asyncio.create_task(self._send_waiting())
-            self._senders.add(sender)
-            sender.add_done_callback(self._senders.discard)
+            self._add_sender(now)
         return await waiting.result
+
+    def _add_sender(self, now: float) -> None:
+        self._sender_count += 1
+        self._last_call_began = now
+        sender = asyncio.create_task(self._send_waiting())
+        self._senders.add(sender)
+        sender.add_done_callback(self._senders.discard)
 
     def _queue_for(self, store_uid: str, event_count: int, byte_count: int) -> _Queue:
         """The store's queue, if it has room for so much more; else raises `Overloaded`."""
@@ -138,6 +151,9 @@ class Coalescer:
 
     async def _send_waiting(self) -> None:
         while gathered := self._gather():
+            began = self._monotonic()
+            if self._wants_sender(began):
+                self._add_sender(began)
             try:
                 results = await self._append(gathered)
             except Exception as error:  # Whatever it is, each waiting request must hear of it.
@@ -146,13 +162,36 @@ class Coalescer:
             else:
                 for waiting, result in zip(gathered, results, strict=True):
                     _settle(waiting.result, result)
+                seconds = _SHARE_HELD_BACK * (self._monotonic() - began)
+                await self._wait_for_return(
+                    len(gathered), seconds=min(seconds, _LONGEST_HELD_BACK_SECONDS)
+                )
         self._sender_count -= 1
+
+    async def _wait_for_return(self, count: int, seconds: float) -> None:
+        """Wait until as many submissions wait as were just answered, at most for so long."""
+        goal = min(count, _EVENTS_FOR_SECOND_CALL)
+        if count == 1 or self._waiting_events >= goal or self._returned is not None:
+            return
+        # What is held back counts as begun, for who would send a second call beside it.
+        self._last_call_began = self._monotonic()
+        loop = asyncio.get_running_loop()
+        self._returned, self._returned_goal = loop.create_future(), goal
+        timer = loop.call_later(seconds, _wake, self._returned)
+        await self._returned
+        timer.cancel()
+        self._returned = None
 
     def _gather(self) -> list[_Waiting]:
         """The submissions of the next call, taken from those that wait; empty if none do."""
         self._last_call_began = self._monotonic()
         gathered: list[_Waiting] = []
         event_count = byte_count = 0
+        most_events = _MAX_EVENTS_PER_CALL
+        if self._sender_count == 1:
+            # Half of many, so that Ingest has work while we make the other half's call.
+            half = max(self._waiting_events // 2, _EVENTS_FOR_SECOND_CALL)
+            most_events = min(most_events, half)
         patience_ended = self._last_call_began - _MAX_WAIT_SECONDS
         while self._queues:
             store_uid, queue = next(iter(self._queues.items()))
@@ -164,9 +203,7 @@ class Coalescer:
             event_count += waiting.event_count
             byte_count += waiting.byte_count
             # What is larger than a call's limits by itself goes by itself.
-            if gathered and (
-                event_count > _MAX_EVENTS_PER_CALL or byte_count > _MAX_BYTES_PER_CALL
-            ):
+            if gathered and (event_count > most_events or byte_count > _MAX_BYTES_PER_CALL):
                 break
             self._take_first(store_uid, queue)
             gathered.append(waiting)
@@ -193,6 +230,11 @@ class Coalescer:
         ]:
             raise InternalError
         return results
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _settle(

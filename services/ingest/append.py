@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -219,7 +220,7 @@ def _as_row(id_: int, event: NewEvent) -> tuple[Any, ...]:
         event.user_id,
         event.anonymous_id,
         _time(event.occur_time),
-        _time(event.receive_time),
+        _receive_time(event.receive_time),
         event.payload,
         event.enrichment,
     )
@@ -229,7 +230,7 @@ def _as_literals(id_: int, event: NewEvent) -> str:
     return (
         f"({id_:d},x'{event.uid.hex()}',x'{event.store_uid.hex()}',x'{event.message_key.hex()}',"
         f"{_text(event.message_id)},{event.type:d},{_text(event.name)},{_text(event.user_id)},"
-        f"{_text(event.anonymous_id)},'{_time(event.occur_time)}','{_time(event.receive_time)}',"
+        f"{_text(event.anonymous_id)},'{_time(event.occur_time)}','{_receive_time(event.receive_time)}',"
         f"x'{event.payload.hex()}',x'{event.enrichment.hex()}')"
     )
 
@@ -245,6 +246,12 @@ def _text(value: str) -> str:
 def _time(value: datetime) -> str:
     """As SQLAlchemy writes times on both databases, with all six digits; must be UTC."""
     return value.isoformat(" ", "microseconds")[:26]
+
+
+@lru_cache(maxsize=1024)
+def _receive_time(value: datetime) -> str:
+    """`_time` of what the events of a request share."""
+    return _time(value)
 
 
 def _is_sqlite(transaction: AsyncConnection) -> bool:

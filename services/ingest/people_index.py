@@ -14,14 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from common.cron.job import Batch, RunBatch
 from common.db import Database
 from common.errors import DependencyUnavailable
-from common.uid import parse_uid
 from services.ingest import repository
 from services.ingest import subject_repository as people
 from services.ingest.append import POSITION_BITS
-from services.ingest.repository import LoggedEvent
 from services.ingest.subjects import SubjectDigests
 
-_BATCH_EVENTS = 1000
+# Few enough that who appends meanwhile hardly waits.
+_BATCH_EVENTS = 250
 
 
 class PeopleIndex:
@@ -54,18 +53,24 @@ class PeopleIndex:
 async def index_batch(transaction: AsyncConnection, digests: SubjectDigests, shard: int) -> int:
     """Take in some of a shard's events that are not there yet; returns how many."""
     position = await people.get_people_position(transaction, shard)
-    events = await repository.list_events(transaction, shard, after=position, limit=_BATCH_EVENTS)
+    events = await people.list_mentions(transaction, shard, after=position, limit=_BATCH_EVENTS)
     if not events:
         return 0
-    reached = events[-1].position
+    reached = events[-1].id & ((1 << POSITION_BITS) - 1)
     if not await people.move_people_position(transaction, shard, old=position, new=reached):
         return 0
     await people.add_people(
         transaction,
         (
-            (event.store_uid, digest, shard << POSITION_BITS | event.position)
+            (event.store, digest, event.id)
             for event in events
-            for digest in _digests_of(digests, event)
+            for digest in digests.of_event(
+                event.store,
+                event.type,
+                user_id=event.user_id,
+                anonymous_id=event.anonymous_id,
+                payload=event.payload,
+            )
         ),
     )
     return len(events)
@@ -82,13 +87,3 @@ def index_people(digests: SubjectDigests) -> RunBatch:
         return Batch(row_count=0, done=True)
 
     return run_batch
-
-
-def _digests_of(digests: SubjectDigests, event: LoggedEvent) -> set[bytes]:
-    return digests.of_event(
-        parse_uid("sto", event.store_uid),
-        event.type,
-        user_id=event.user_id,
-        anonymous_id=event.anonymous_id,
-        payload=event.payload,
-    )

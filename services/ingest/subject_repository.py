@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import delete, insert, select, tuple_, update
-from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -41,6 +41,17 @@ class Suppression:
     digest: bytes
     active: bool
     revision: int
+
+
+class Mentioning(msgspec.Struct, frozen=True, gc=False):
+    """An event, as far as it says whom it is about."""
+
+    id: int
+    store: bytes
+    type: int
+    user_id: str
+    anonymous_id: str
+    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,20 +229,41 @@ async def move_people_position(
     return moved.rowcount == 1
 
 
-async def add_people(transaction: AsyncConnection, rows: Iterable[tuple[str, bytes, int]]) -> None:
+async def list_mentions(
+    transaction: AsyncConnection, shard: int, *, after: int, limit: int
+) -> list[Mentioning]:
+    """What a shard's events after a position say of people, in order.
+
+    As text and without SQLAlchemy's types, which would take most of the time: this comes for
+    each event of the log.
+    """
+    base = shard << POSITION_BITS
+    found = await transaction.exec_driver_sql(
+        "SELECT id, store_uid, type, user_id, anonymous_id, payload FROM events "  # noqa: S608 - numbers
+        f"WHERE id > {base + after:d} AND id < {base + (1 << POSITION_BITS):d} "
+        f"ORDER BY id LIMIT {limit:d}"
+    )
+    return [Mentioning(*tuple(row)) for row in found]
+
+
+async def add_people(
+    transaction: AsyncConnection, rows: Iterable[tuple[bytes, bytes, int]]
+) -> None:
     """Let events be found: store, digest and id of each. Those that are there stay."""
-    values = [
-        {"store_uid": store_uid, "digest": digest, "event_id": event_id}
-        for store_uid, digest, event_id in sorted(rows)
-    ]
+    values = ",".join(
+        f"(x'{store.hex()}',x'{digest.hex()}',{event_id:d})"
+        for store, digest, event_id in sorted(rows)
+    )
     if not values:
         return
-    statement: Any = (
-        sqlite.insert(event_people).on_conflict_do_nothing()
+    on_known = (
+        "ON CONFLICT DO NOTHING"
         if transaction.dialect.name == "sqlite"
-        else mysql.insert(event_people).on_duplicate_key_update(event_id=event_people.c.event_id)
+        else "ON DUPLICATE KEY UPDATE event_id = VALUES(event_id)"
     )
-    await transaction.execute(statement, values)
+    await transaction.exec_driver_sql(
+        f"INSERT INTO event_people (store_uid, digest, event_id) VALUES {values} {on_known}"  # noqa: S608 - hex digits and numbers
+    )
 
 
 async def find_event_ids(

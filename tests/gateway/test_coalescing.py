@@ -306,3 +306,34 @@ async def test_whenever_a_submission_comes_it_is_sent() -> None:
 
     for steps in range(12):
         await asyncio.wait_for(asyncio.gather(submit_after(0), submit_after(steps)), 5)
+
+
+async def test_those_who_were_answered_together_are_waited_for_and_nobody_else(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.coalescer._LONGEST_HELD_BACK_SECONDS", 60.0)
+    ingest = FakeIngest()
+    coalescer = Coalescer(ingest, clock.monotonic)  # type: ignore[arg-type]  # a fake
+    sending = [submit(coalescer, 1) for _ in range(10)]
+    await ingest.next_call()
+    clock.move_on(120.0)
+    ingest.let_go.set()
+    await asyncio.gather(*sending)
+
+    for _ in range(9):
+        submit(coalescer, 1)
+        await settle()
+    assert ingest.sizes() == [10]
+    await asyncio.gather(submit(coalescer, 1))
+    assert ingest.sizes() == [10, 10]
+
+
+async def test_who_does_not_come_again_is_not_waited_for_long(clock: Clock) -> None:
+    ingest = FakeIngest()
+    ingest.let_go.set()
+    coalescer = Coalescer(ingest, clock.monotonic)  # type: ignore[arg-type]  # a fake
+    await asyncio.gather(*[submit(coalescer, 1) for _ in range(10)])
+
+    await asyncio.wait_for(submit(coalescer, 1), 5)
+
+    assert ingest.sizes() == [10, 1]

@@ -306,7 +306,7 @@ async def test_a_slow_network_loses_nothing(
 
 
 @pytest.mark.parametrize(
-    "settings", [{"key_events_per_second": 0.25, "key_event_burst": 1}], indirect=True
+    "settings", [{"key_events_per_second": 0.125, "key_event_burst": 1}], indirect=True
 )
 async def test_a_gateway_that_answers_429_is_left_alone_for_as_long_as_it_says(
     shop: Shop, mesh: Mesh, gateway: Running, visitor: BrowserContext, settings: Settings
