@@ -24,7 +24,7 @@ from services.query.duck import DuckColumns
 from services.query.freshness import Sightings
 from services.query.handover import Handover
 from services.query.jobs import query_jobs
-from services.query.projector import LOG_SERVICE, Projector, look_for_cycles_less_often
+from services.query.projector import LOG_SERVICE, Projector
 from services.query.servicer import SERVICE as QUERY
 from services.query.servicer import QueryServicer
 from services.query.silence import silence_measured
@@ -38,7 +38,6 @@ async def main() -> None:
     config = read_config(QueryConfig)
     start_logging("query", config.log_level)
     start_metrics(config.metrics_address)
-    look_for_cycles_less_often()
     certificates = read_certificates(config)
     async with AsyncExitStack() as stack:
         stack.enter_context(traces("query", config))

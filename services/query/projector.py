@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -42,15 +41,6 @@ _PAGE_EVENTS = 2000
 _TURN_EVENTS = 250
 _ANSWER_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
-
-
-def look_for_cycles_less_often() -> None:
-    """Spare the process most of Python's search for cycles of objects, of which events have none.
-
-    A page of events is tens of thousands of small objects, which would set it off dozens of times:
-    a third of what reading the page takes.
-    """
-    gc.set_threshold(100_000, 20, 50)
 
 
 class _Overtaken(Exception):

@@ -33,6 +33,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from prometheus_client import REGISTRY
 from sqlalchemy import text
 
+from common.collector import collect_less
 from common.db import Database, open_database
 from common.migrate import upgrade
 from common.page_token import PageTokens
@@ -44,7 +45,7 @@ from services.query.duck import DuckColumns
 from services.query.freshness import Cursor, Sightings
 from services.query.handover import Batch, Handover
 from services.query.projection import fold
-from services.query.projector import Projector, look_for_cycles_less_often
+from services.query.projector import Projector
 from services.query.servicer import QueryServicer
 from shoptrail.ingest.v1 import ingest_pb2
 from shoptrail.ingest.v1.event_pb2 import Event
@@ -577,7 +578,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="the tables into RESULTS.md")
     arguments = parser.parse_args()
     arguments.steps = arguments.steps or STEPS
-    look_for_cycles_less_often()
+    collect_less()
     with tempfile.TemporaryDirectory() as name:
         directory = arguments.directory or Path(name)
         directory.mkdir(exist_ok=True)
