@@ -275,6 +275,8 @@ def open_database(url: str) -> Database:
             pool_reset_on_return=None,
             connect_args={"connect_timeout": 2, "init_command": _MYSQL_SESSION},
         )
+        # Closing alone leaves open what can't be told so any more, as its other end is gone.
+        engine.dialect.do_close = engine.dialect.do_terminate  # type: ignore[method-assign]
         event.listen(engine.sync_engine, "connect", _watch_connection)
         event.listen(engine.sync_engine, "checkin", _note_return)
         event.listen(engine.sync_engine, "checkout", partial(_ask_idle, engine.dialect))

@@ -86,6 +86,21 @@ async def test_a_database_that_is_gone_without_a_word_is_noticed(
     assert options == [1, 5, 5, 3, 20_000]
 
 
+async def test_a_connection_whose_other_end_is_gone_is_closed_too(
+    mariadb_server: MariadbServer,
+) -> None:
+    database = open_database(mariadb_server.url("keys"))
+    async with database.read() as snapshot:
+        await snapshot.execute(text("SELECT 1"))
+        driver: Any = (await snapshot.get_raw_connection()).driver_connection
+    driver._writer.transport.abort()
+    await asyncio.sleep(0)  # It hears of that in the loop's next turn.
+
+    await database.dispose()
+
+    assert driver.closed
+
+
 async def test_an_idle_connection_that_was_ended_is_replaced(
     mariadb_server: MariadbServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
