@@ -351,8 +351,16 @@ def tracing(environment: Environment, service: str, *, begins: bool = False) -> 
         pack_trace_reason=False,
         use_request_id_for_trace_sampling=False,
     )
+    # A path may hold a key, and an address is a person's: what Envoy would note by itself.
     return {
-        "tracing": {"provider": provider, "random_sampling": {"value": 100.0}},
+        "tracing": {
+            "provider": provider,
+            "random_sampling": {"value": 100.0},
+            "max_path_tag_length": 0,
+            "custom_tags": [
+                {"tag": name, "literal": {"value": "-"}} for name in ("peer.address", "user_agent")
+            ],
+        },
         "request_id_extension": {"typed_config": names},
     }
 

@@ -327,6 +327,15 @@ async def test_one_trace_runs_from_the_edge_through_http_and_grpc_to_sql(
     spans = collector[0].of_trace(trace_id)
     told = " ".join(str(span) for _, span in spans.values())
     assert town.secret_key not in told
+    # Nor what a request's address holds, which may be a key, nor whose it was.
+    assert "message_ids" not in told
+    assert town.store_uid not in told
+    assert "python-httpx" not in told
+    assert not any(
+        attribute.key == "peer.address" and attribute.value.string_value != "-"
+        for _, span in spans.values()
+        for attribute in span.attributes
+    )
     assert any(trace_id in log.read_text() for log in town.logs["ingest"])
 
 
