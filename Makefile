@@ -155,16 +155,16 @@ wrk:
 	    exit 1; \
 	fi
 
-# The storefront's SDKs run in a real one.
+# The storefront's SDKs run in a real one. Playwright, which drives it, needs the library.
 browser:
-	@if command -v chromium >/dev/null; then \
+	@if command -v chromium >/dev/null && PATH="$$PATH:/sbin" ldconfig -p | grep -q libatomic.so.1; then \
 	    exit 0; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "Installing Chromium"; \
 	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes \
-	        --no-install-recommends chromium; \
+	        --no-install-recommends chromium libatomic1; \
 	else \
-	    echo "The tests need Chromium. On Debian: apt-get install chromium" >&2; \
+	    echo "The tests need Chromium. On Debian: apt-get install chromium libatomic1" >&2; \
 	    exit 1; \
 	fi
 
