@@ -104,7 +104,7 @@ test-mysql: .venv/.dev shoptrail/.built ## Run what speaks SQL on a MySQL 8.4 th
 	    tests/test_schema.py tests/common tests/services $(ARGS)
 
 audit: .venv/.dev .tools/.built ## Ask what is known of the packages that are used; needs a network
-	.tools/bin/pip-audit --disable-pip --require-hashes $(AUDITED:%=-r %)
+	for file in $(AUDITED); do .tools/bin/pip-audit --strict --disable-pip --require-hashes -r $$file || exit 1; done
 	for directory in $(AUDITED_NPM); do (cd "$$directory" && $(NPM) audit --audit-level=high) || exit 1; done
 
 sbom: .tools/.built ## List the packages of the image, in CycloneDX, dist/sbom.json
