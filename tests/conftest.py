@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
@@ -35,6 +36,27 @@ IDENTITIES = (*environment.IDENTITIES, "stranger")
 
 # Tests with many processes, which other tests of the kind would keep waiting.
 _CROWDED = ("tests/deploy/", "tests/drills/", "tests/dashboard/", "tests/mesh/")
+
+
+_WORKER = "PYTEST_XDIST_WORKER"
+_TEMPORARY = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have all programs keep their temporary files in one place: browsers leave some behind.
+
+    Not below the checkout, since sockets are among them, whose paths must be short.
+    """
+    if _WORKER not in os.environ:
+        config.stash[_TEMPORARY] = Path(tempfile.mkdtemp(prefix="shoptrail-"))
+        os.environ["TMPDIR"] = str(config.stash[_TEMPORARY])
+        tempfile.tempdir = None
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove what they left."""
+    if _TEMPORARY in config.stash:
+        shutil.rmtree(config.stash[_TEMPORARY], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
