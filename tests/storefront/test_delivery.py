@@ -334,7 +334,8 @@ async def test_what_was_answered_503_comes_again(
     events = await events_when(mesh, 1)
 
     assert names(events) == ["page"]
-    assert await count_answers(gateway, 503) == 1
+    # Once, unless the machine is so busy that the gateway's own attempts ran out of time.
+    assert await count_answers(gateway, 503) in (1, 2)
     # It was told when to come back.
     assert len(mesh.ingest.requests("Append")) == 4
 

@@ -1,7 +1,7 @@
 /** The frame around every page: navigation, what is looked at, and the palette. */
 
 import type { JSX } from "preact";
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 
 import { get, post } from "./api";
 import { exportScreen } from "./csv";
@@ -399,7 +399,8 @@ function Palette(props: {
   const ref = useRef<HTMLDialogElement>(null);
   const [text, setText] = useState("");
   const [at, setAt] = useState(0);
-  useEffect(() => ref.current?.showModal(), []);
+  // Before the next key is pressed, which is meant for it.
+  useLayoutEffect(() => ref.current?.showModal(), []);
   const commands: Command[] = [
     ...props.pages.map((page) => ({
       name: page.title,

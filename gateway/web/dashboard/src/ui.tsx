@@ -1,7 +1,7 @@
 /** The parts that pages are made of. */
 
 import type { ComponentChildren, JSX } from "preact";
-import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useId, useRef, useState } from "preact/hooks";
 
 import type { ApiError } from "./api";
 import type { Rows } from "./csv";
@@ -273,7 +273,7 @@ export function Dialog(props: {
 }): JSX.Element {
   const ref = useRef<HTMLDialogElement>(null);
   const id = useId();
-  useEffect(() => ref.current?.showModal(), []);
+  useLayoutEffect(() => ref.current?.showModal(), []);
   return (
     <dialog ref={ref} aria-labelledby={id} onClose={props.onClose}>
       <div class="inner">
