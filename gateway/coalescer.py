@@ -162,17 +162,17 @@ class Coalescer:
             else:
                 for waiting, result in zip(gathered, results, strict=True):
                     _settle(waiting.result, result)
-                seconds = _SHARE_HELD_BACK * (self._monotonic() - began)
-                await self._wait_for_return(
-                    len(gathered), seconds=min(seconds, _LONGEST_HELD_BACK_SECONDS)
-                )
+                await self._wait_for_return(gathered, took_seconds=self._monotonic() - began)
         self._sender_count -= 1
 
-    async def _wait_for_return(self, count: int, seconds: float) -> None:
-        """Wait until as many submissions wait as were just answered, at most for so long."""
-        goal = min(count, _EVENTS_FOR_SECOND_CALL)
-        if count == 1 or self._waiting_events >= goal or self._returned is not None:
+    async def _wait_for_return(self, answered: list[_Waiting], *, took_seconds: float) -> None:
+        """Wait until as many events wait as were just answered, for a share of what that took."""
+        if len(answered) == 1 or self._returned is not None:
+            return  # Nobody else is on the way, or they are waited for already.
+        goal = min(sum(each.event_count for each in answered), _EVENTS_FOR_SECOND_CALL)
+        if self._waiting_events >= goal:
             return
+        seconds = min(_SHARE_HELD_BACK * took_seconds, _LONGEST_HELD_BACK_SECONDS)
         # What is held back counts as begun, for who would send a second call beside it.
         self._last_call_began = self._monotonic()
         loop = asyncio.get_running_loop()

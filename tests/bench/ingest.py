@@ -35,11 +35,13 @@ import pymysql
 from common.uid import new_uuid
 from tests.bench.key_verification import measure_keys
 from tests.bench.machine import describe_run, processor_seconds, resident_bytes
+from tests.polling import wait_for
 
 _HERE = Path(__file__).parent
 _RESULTS = _HERE / "RESULTS.md"
 _SECTION = re.compile(r"<!-- ingest -->.*<!-- /ingest -->", re.DOTALL)
 _MEASURED = ("gateway", "ingest", "mariadb")
+_SETTLED_SECONDS = 300.0
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
@@ -99,10 +101,18 @@ class Mesh:
 
     def count_settled(self) -> int:
         """How many events are stored once nothing is under way any more."""
-        count = -1
-        while not self.is_idle() or count != (count := self.count_events()):
-            time.sleep(0.1)  # Only looking tells; what is between two processes shows next time.
-        return count
+        counts = [-1]
+
+        def is_settled() -> bool:
+            # Twice the same: what is on its way between two processes shows at the next look.
+            if not self.is_idle():
+                return False
+            counts.append(self.count_events())
+            return counts[-1] == counts[-2]
+
+        if not wait_for(is_settled, seconds=_SETTLED_SECONDS, look_seconds=0.1):
+            raise SystemExit("Events are still under way.")
+        return counts[-1]
 
     def is_idle(self) -> bool:
         """Whether no event waits in the gateway, in a call of Ingest or in its journals."""

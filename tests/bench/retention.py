@@ -20,10 +20,12 @@ from pathlib import Path
 
 from tests.bench.ingest import Load, Mesh, Round, drive, running_mesh, without_query
 from tests.bench.machine import describe_run
+from tests.polling import wait_for
 
 _RESULTS = Path(__file__).parent / "RESULTS.md"
 _SECTION = re.compile(r"<!-- retention -->.*<!-- /retention -->", re.DOTALL)
 _HOUR = timedelta(hours=1)
+_LONGEST_RUN_SECONDS = 3600.0
 _FIRST = Load("fill", "fifty_events.lua", 8, 50)
 _LOAD = Load("single events, 16 connections", "one_event.lua", 16, 1)
 _COPIED = "store_uid, message_id, type, name, user_id, anonymous_id, occur_time"
@@ -69,17 +71,22 @@ def expiring(mesh: Mesh, scheduled_time: datetime) -> Iterator[None]:
     rules = f"/v1/stores/{mesh.announced['store_uid']}/retention-rules"
     mesh.ask(rules, "secret_key", {"days": 30})
 
+    def has_run() -> bool:
+        return run_job(mesh, "expire-events", scheduled_time).endswith("_RAN")
+
     def keep_calling() -> None:
-        while not run_job(mesh, "expire-events", scheduled_time).endswith("_RAN"):
-            time.sleep(0.1)  # The mesh's own clock may be at the same job.
-        if not ending.is_set():
+        # Not at once again: the mesh's own clock may be at the same job.
+        ran = wait_for(has_run, seconds=_LONGEST_RUN_SECONDS, look_seconds=0.1)
+        if ran and not ending.is_set():
             finished_early.append("nothing was left to expire: there are too few events")
 
     before = count_remnants(mesh)
     calling = threading.Thread(target=keep_calling)
     calling.start()
-    while count_remnants(mesh) == before and calling.is_alive():
-        time.sleep(0.1)  # Only the rows tell that it has begun.
+    wait_for(
+        lambda: count_remnants(mesh) != before or not calling.is_alive(),
+        seconds=_LONGEST_RUN_SECONDS,
+    )
     try:
         yield
     finally:

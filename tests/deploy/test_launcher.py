@@ -10,7 +10,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from tests.polling import wait_for
 
 PROCESSES = {"ingest", "query", "keys", "maintenance", "gateway", "redis"}
 STOP_SECONDS = 30
@@ -135,10 +136,9 @@ def test_a_killed_process_is_started_again_and_announced(
 ) -> None:
     os.kill(mesh["pids"]["query"], signal.SIGKILL)
 
-    deadline = time.monotonic() + 10
-    while (now := read_announcement(mesh_directory)) == mesh and time.monotonic() < deadline:
-        time.sleep(0.02)  # Only the file tells.
+    assert wait_for(lambda: read_announcement(mesh_directory) != mesh, seconds=10)
 
+    now = read_announcement(mesh_directory)
     changed = {name for name, pid in now["pids"].items() if pid != mesh["pids"][name]}
     assert changed == {"query"}
 

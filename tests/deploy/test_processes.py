@@ -14,7 +14,7 @@ import pytest
 
 from deploy.local.processes import Child, Program, StartError, kept_running, run_to_end, together
 
-STAYS = "import time; print('up', flush=True); time.sleep(600)"  # Longer than any test: it ends it.
+STAYS = "import signal; print('up', flush=True); signal.pause()"
 IGNORES_SIGTERM = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {STAYS}"
 
 

@@ -14,7 +14,7 @@ from playwright.async_api import BrowserContext, Page, Route
 from common.errors import DependencyUnavailable
 from gateway.config import Settings
 from shoptrail.ingest.v1 import ingest_pb2
-from tests.gateway.conftest import Mesh, Running
+from tests.gateway.conftest import WRITE_KEY, Mesh, Running
 from tests.sdks.conftest import count_answers, refuse_at_first
 from tests.storefront.conftest import (
     Shop,
@@ -325,17 +325,24 @@ async def test_a_gateway_that_answers_429_is_left_alone_for_as_long_as_it_says(
     assert await count_answers(gateway, 429) == 1
 
 
+async def know_key(gateway: Running) -> None:
+    """Have the gateway know the key: on a busy machine Keys may be slow, and that is a 503 too."""
+    settings = f"/v1/projects/{WRITE_KEY}/settings"
+    while (await gateway.http.get(settings)).headers["cache-control"] == "no-store":
+        pass  # They are told in any case, but not to be kept if Keys didn't answer in time.
+
+
 async def test_what_was_answered_503_comes_again(
     shop: Shop, mesh: Mesh, gateway: Running, visitor: BrowserContext
 ) -> None:
+    await know_key(gateway)
     refuse_at_first(mesh, 3)
     page = await visitor.new_page()
     await page.goto(shop.put("/"))
     events = await events_when(mesh, 1)
 
     assert names(events) == ["page"]
-    # Once, unless the machine is so busy that the gateway's own attempts ran out of time.
-    assert await count_answers(gateway, 503) in (1, 2)
+    assert await count_answers(gateway, 503) == 1
     # It was told when to come back.
     assert len(mesh.ingest.requests("Append")) == 4
 

@@ -129,7 +129,7 @@ class Orders:
                 failure = f"no answer: {error}"
             if time.monotonic() + wait > deadline:
                 raise NotStored(failure)
-            time.sleep(wait)  # As long as the gateway says, or longer each time.
+            time.sleep(wait)  # The gateway asked for this pause, or is away: sooner is too soon.
             pause = min(pause * 2, 10)
 
 
