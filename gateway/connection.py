@@ -1,7 +1,7 @@
 """HTTP/1.1 (RFC 9112) on one connection, parsed by httptools.
 
-Why not under a web server of others: what such a one does for every request costs as much
-as all that the gateway does with an event, and none holds senders to a size and a time.
+Why not under a web server of others: uvicorn, which was here before, writes each answer twice,
+head and body, and holds senders neither to a size nor to a time.
 """
 
 from __future__ import annotations
@@ -114,6 +114,7 @@ class Connection(asyncio.Protocol):
         self._body_since: float | None = None
         self._idle_since: float | None = None
         self._stalled_since: float | None = None
+        self._untaken_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a first request."""
@@ -151,6 +152,7 @@ class Connection(asyncio.Protocol):
         """Note that the sender is slow to take its answer."""
         self._drained = self._loop.create_future()
         self._stalled_since = self._loop.time()
+        self._untaken_bytes = self._transport.get_write_buffer_size()
 
     def resume_writing(self) -> None:
         """Note that it has taken most of it."""
@@ -240,6 +242,7 @@ class Connection(asyncio.Protocol):
         """Close if a head, a body, a next request or the taking of an answer takes too long."""
         now = self._loop.time()
         serving = self._serving
+        self._look_for_progress(now)
         if _is_over(self._head_since, serving.head_seconds, now):
             self._refuse(http.HTTPStatus.REQUEST_TIMEOUT, "The request took too long to come.")
         elif _is_over(self._stalled_since, _STALLED_SECONDS, now):
@@ -248,6 +251,14 @@ class Connection(asyncio.Protocol):
             self._body_since, serving.body_seconds + _BODY_MARGIN_SECONDS, now
         ):
             self._transport.close()
+
+    def _look_for_progress(self, now: float) -> None:
+        """Begin to wait anew where the sender has taken some of a long answer."""
+        if self._stalled_since is not None:
+            untaken = self._transport.get_write_buffer_size()
+            if untaken < self._untaken_bytes:
+                self._stalled_since = now
+            self._untaken_bytes = untaken
 
     def finish(self) -> None:
         """Take no more requests, and close once what is being answered is."""
@@ -279,7 +290,9 @@ class Connection(asyncio.Protocol):
         self._go_on(exchange)
 
     async def _send(self, response: Response, exchange: _Exchange) -> None:
-        if response.is_last or self._serving.is_stopping:
+        # Who waits to be told to go on may leave the body out now, or not: nobody could tell.
+        is_unsure = self._expects_continue and not exchange.request.body.complete
+        if response.is_last or self._serving.is_stopping or is_unsure:
             exchange.keeps_alive = False
         head = self._head_of(response, exchange)
         exchange.is_answered = True

@@ -153,3 +153,50 @@ async def test_a_status_without_a_name_is_told() -> None:
         writer.write(GET)
 
         assert await reader.readline() == b"HTTP/1.1 499 \r\n"
+
+
+async def test_who_takes_a_long_answer_slowly_gets_all_and_who_takes_nothing_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.connection._STALLED_SECONDS", 0.5)
+    long = bytes(24 * 1024 * 1024)
+
+    async def answer(request: Request) -> Response:
+        return Response(200, long)
+
+    async with (
+        asyncio.timeout(30),
+        serve_http(answer, "127.0.0.1:0", grace_seconds=1.0, head_seconds=0.4) as port,
+        connected(port) as (slow, slow_writer),
+        connected(port) as (idle, idle_writer),
+    ):
+        began = asyncio.get_running_loop().time()
+        slow_writer.write(GET)
+        idle_writer.write(GET)
+        head = await slow.readuntil(b"\r\n\r\n")
+        taken = 0
+        while taken < len(long):
+            taken += len(await slow.read(256 * 1024))
+            await asyncio.sleep(0.02)  # That it is slow is what this is about.
+        took = asyncio.get_running_loop().time() - began
+        # What the systems of both ends hold comes all the same; then the connection is gone.
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await idle.readexactly(len(head) + len(long))
+
+    assert took > 1.0
+
+
+async def test_who_was_not_told_to_go_on_ends_with_the_answer() -> None:
+    async def answer(request: Request) -> Response:
+        return Response(401, b"")
+
+    async with (
+        asyncio.timeout(10),
+        serve_http(answer, "127.0.0.1:0", grace_seconds=1.0) as port,
+        connected(port) as (reader, writer),
+    ):
+        writer.write(b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        answered = await reader.read()
+
+    assert answered.startswith(b"HTTP/1.1 401 ")
+    assert b"connection: close" in answered
