@@ -86,6 +86,8 @@ class _Known:
     use: _Use = field(default_factory=_Use)
     admitted: bytes | None = None
     """The origin that was last found to be allowed."""
+    unconfirmed: bool = False
+    """Whether Keys could not be asked when it last was to be."""
 
 
 class Keyring:
@@ -93,8 +95,8 @@ class Keyring:
 
     Of keys, only hashes are held. Keys that don't work are remembered for 10 s.
     While Keys can't be asked, keys that worked go on working for `stale_seconds`
-    after they were last confirmed. While `stay_current` runs, a key that was changed is
-    asked for again within a second.
+    after they were last confirmed, and only the first request waits to hear that. While
+    `stay_current` runs, a key that was changed is asked for again within a second.
     """
 
     def __init__(
@@ -207,7 +209,14 @@ class Keyring:
             known = remembered.get(digest)
             if known is not None and known.fresh_until > now:
                 return known
-        return await self._ask_once(digest, request)
+        known = self._valid.get(digest)
+        if known is not None and known.unconfirmed and known.usable_until > now:
+            # Whether Keys still is away is found out beside the request.
+            if len(self._asking) < _MAX_ASKING:
+                self._ask_once(digest, request)
+            return known
+        # One request that is given up must not take the others' answer along.
+        return await asyncio.shield(self._ask_once(digest, request))
 
     def _check_origin(
         self, known: _Known, key: Key, origin: bytes | None, headers: Mapping[bytes, bytes]
@@ -227,16 +236,21 @@ class Keyring:
             raise OriginNotAllowed
         known.admitted = known.use.origin = source
 
-    async def _ask_once(self, digest: bytes, request: keys_pb2.VerifyKeyRequest) -> _Known:
+    def _ask_once(self, digest: bytes, request: keys_pb2.VerifyKeyRequest) -> asyncio.Task[_Known]:
+        """The one question about a key that is under way, begun if there is none."""
         asking = self._asking.get(digest)
         if asking is None:
             if len(self._asking) >= _MAX_ASKING:
                 raise Overloaded
             asking = asyncio.create_task(self._ask(digest, request))
             self._asking[digest] = asking
-            asking.add_done_callback(lambda _: self._asking.pop(digest))
-        # One request that is given up must not take the others' answer along.
-        return await asyncio.shield(asking)
+            asking.add_done_callback(lambda ended: self._end_asking(digest, ended))
+        return asking
+
+    def _end_asking(self, digest: bytes, ended: asyncio.Task[_Known]) -> None:
+        del self._asking[digest]
+        if not ended.cancelled():
+            ended.exception()  # Nobody may be waiting for it.
 
     async def _ask(self, digest: bytes, request: keys_pb2.VerifyKeyRequest) -> _Known:
         for _ in range(_MOST_ASKED):
@@ -268,6 +282,7 @@ class Keyring:
         if known is None or known.usable_until <= now:
             raise DependencyUnavailable
         known.fresh_until = min(now + _RETRY_SECONDS, known.usable_until)
+        known.unconfirmed = True
         self._valid.move_to_end(digest)
         return known
 

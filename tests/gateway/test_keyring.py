@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 
 from common.errors import DependencyUnavailable
@@ -108,7 +109,10 @@ async def test_while_keys_is_down_unknown_keys_are_not_called_invalid(
 async def test_a_keys_service_that_has_trouble_is_left_alone_for_a_second(
     gateway: Running, mesh: Mesh, clock: Clock
 ) -> None:
+    failed = asyncio.Event()
+
     async def fail(request: keys_pb2.VerifyKeyRequest) -> keys_pb2.VerifyKeyResponse:
+        failed.set()
         raise DependencyUnavailable
 
     assert await send(gateway) == 200
@@ -119,6 +123,49 @@ async def test_a_keys_service_that_has_trouble_is_left_alone_for_a_second(
 
     assert [await send(gateway) for _ in range(5)] == [200] * 5
     assert len(mesh.keys.requests("VerifyKey")) == asked
+    failed.clear()
     clock.move_on(2)
     assert await send(gateway) == 200
-    assert len(mesh.keys.requests("VerifyKey")) > asked
+    await asyncio.wait_for(failed.wait(), 10)
+
+
+async def test_only_the_first_request_waits_for_a_keys_service_that_is_silent(
+    gateway: Running, mesh: Mesh, clock: Clock
+) -> None:
+    async def say_nothing(request: keys_pb2.VerifyKeyRequest) -> keys_pb2.VerifyKeyResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    assert await send(gateway) == 200
+    mesh.keys.answers["VerifyKey"] = say_nothing
+    clock.move_on(11)
+    assert await send(gateway) == 200
+
+    waits = []
+    for _ in range(3):
+        clock.move_on(2)
+        began = time.monotonic()
+        assert await send(gateway) == 200
+        waits.append(time.monotonic() - began)
+
+    # Keys is given half a second to answer.
+    assert min(waits) < 0.5
+
+
+async def test_a_key_that_was_revoked_while_keys_was_down_stops_when_it_is_back(
+    gateway: Running, mesh: Mesh, clock: Clock
+) -> None:
+    async def fail(request: keys_pb2.VerifyKeyRequest) -> keys_pb2.VerifyKeyResponse:
+        raise DependencyUnavailable
+
+    assert await send(gateway) == 200
+    mesh.keys.answers["VerifyKey"] = fail
+    clock.move_on(11)
+    assert await send(gateway) == 200
+
+    mesh.keys.answers["VerifyKey"] = mesh.verify_key
+    del mesh.keys_by_text[WRITE_KEY]
+    clock.move_on(2)
+    async with asyncio.timeout(10):
+        while await send(gateway) != 401:
+            pass

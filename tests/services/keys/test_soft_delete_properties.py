@@ -1,15 +1,16 @@
-"""Stores through any sequence of create, delete, undelete, purge and list, beside a model."""
+"""Stores and keys through any sequence of create, delete, undelete, purge and list, by a model."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import grpc
-from google.protobuf.message import Message
+import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ from hypothesis.stateful import (
 
 from common.cron.tables import cron_runs
 from services.keys.tables import api_keys, key_uses, stores
+from shoptrail.keys.v1 import api_key_pb2, store_pb2
 from shoptrail.keys.v1 import keys_pb2 as pb
 from shoptrail.maintenance.v1 import maintenance_pb2
 from tests.services.keys.conftest import Scene, new_key, new_store, works
@@ -38,9 +40,17 @@ HOUR = timedelta(hours=1)
 START = timedelta(days=90, hours=12)
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What was made, and a key that works while it is not deleted."""
+
+    uid: str
+    key_text: str
+
+
 @dataclass(slots=True)
 class Expected:
-    """A store as it should be. Purged ones aren't kept."""
+    """What was made, as it should be. What is purged isn't kept."""
 
     key_text: str
     delete_time: datetime | None = None
@@ -50,20 +60,118 @@ class Expected:
         return self.delete_time + RESTORABLE if self.delete_time else None
 
 
-class StoresLife(RuleBasedStateMachine):
+class Kind(ABC):
+    """Something that can be deleted, and what Keys is asked about it."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+
+    async def prepare(self) -> None:
+        """Make what the things need."""
+        return
+
+    @abstractmethod
+    async def create(self) -> Made:
+        """Make one."""
+
+    @abstractmethod
+    async def get(self, uid: str) -> object:
+        """Look at one."""
+
+    @abstractmethod
+    async def delete(self, uid: str) -> object:
+        """Delete one."""
+
+    @abstractmethod
+    async def undelete(self, uid: str) -> object:
+        """Restore one."""
+
+    @abstractmethod
+    async def list_page(
+        self, *, show_deleted: bool, page_token: str
+    ) -> tuple[Sequence[store_pb2.Store | api_key_pb2.ApiKey], str]:
+        """The latest, three at a time, and the next page's token."""
+
+
+class Stores(Kind):
+    """Stores, each with a key."""
+
+    async def create(self) -> Made:
+        store = await new_store(self.scene)
+        return Made(store.uid, (await new_key(self.scene, store)).text)
+
+    async def get(self, uid: str) -> object:
+        return await self.scene.operator.GetStore(pb.GetStoreRequest(store_uid=uid), timeout=5)
+
+    async def delete(self, uid: str) -> object:
+        request = pb.DeleteStoreRequest(store_uid=uid)
+        return await self.scene.operator.DeleteStore(request, timeout=5)
+
+    async def undelete(self, uid: str) -> object:
+        request = pb.UndeleteStoreRequest(store_uid=uid)
+        return await self.scene.operator.UndeleteStore(request, timeout=5)
+
+    async def list_page(
+        self, *, show_deleted: bool, page_token: str
+    ) -> tuple[Sequence[store_pb2.Store], str]:
+        request = pb.ListStoresRequest(
+            show_deleted=show_deleted, page_size=3, page_token=page_token
+        )
+        page = await self.scene.operator.ListStores(request, timeout=5)
+        return page.stores, page.next_page_token
+
+
+class ApiKeys(Kind):
+    """Keys of a store that stays."""
+
+    async def prepare(self) -> None:
+        self._store = await new_store(self.scene)
+
+    async def create(self) -> Made:
+        created = await new_key(self.scene, self._store)
+        return Made(created.key.uid, created.text)
+
+    async def get(self, uid: str) -> object:
+        request = pb.GetKeyRequest(store_uid=self._store.uid, key_uid=uid)
+        return await self.scene.operator.GetKey(request, timeout=5)
+
+    async def delete(self, uid: str) -> object:
+        request = pb.DeleteKeyRequest(store_uid=self._store.uid, key_uid=uid)
+        return await self.scene.operator.DeleteKey(request, timeout=5)
+
+    async def undelete(self, uid: str) -> object:
+        request = pb.UndeleteKeyRequest(store_uid=self._store.uid, key_uid=uid)
+        return await self.scene.operator.UndeleteKey(request, timeout=5)
+
+    async def list_page(
+        self, *, show_deleted: bool, page_token: str
+    ) -> tuple[Sequence[api_key_pb2.ApiKey], str]:
+        request = pb.ListKeysRequest(
+            store_uid=self._store.uid,
+            show_deleted=show_deleted,
+            page_size=3,
+            page_token=page_token,
+        )
+        page = await self.scene.operator.ListKeys(request, timeout=5)
+        return page.keys, page.next_page_token
+
+
+class Life(RuleBasedStateMachine):
     """Does to Keys, over gRPC, what it does to the model, and compares."""
 
     uids: Bundle[str] = Bundle("uids")
 
-    def __init__(self, scene: Scene, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, kind: Kind, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
-        self._scene = scene
+        self._kind = kind
+        self._scene = kind.scene
         self._loop = loop
         self._expected: dict[str, Expected] = {}  # the oldest first
         self._now = datetime.now(UTC)
         self._scene.clock.time = self._now - START
         self._purge_count = 0
         self._await(self._clear())
+        self._await(self._kind.prepare())
 
     def _await(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
@@ -77,18 +185,16 @@ class StoresLife(RuleBasedStateMachine):
     @precondition(lambda self: len(self._expected) < 2)
     @rule(target=uids)
     def create(self) -> str:
-        store = self._await(new_store(self._scene))
-        key = self._await(new_key(self._scene, store))
-        self._expected[store.uid] = Expected(key.text)
-        return store.uid
+        made = self._await(self._kind.create())
+        self._expected[made.uid] = Expected(made.key_text)
+        return made.uid
 
     @rule(uid=uids)
     def delete(self, uid: str) -> None:
         expected = self._expected.get(uid)
         if expected and expected.delete_time is None:
             expected.delete_time = self._scene.clock.time
-        request = pb.DeleteStoreRequest(store_uid=uid)
-        deleted = self._await(_is_done(self._scene.operator.DeleteStore, request))
+        deleted = self._await(_is_done(self._kind.delete(uid)))
         assert deleted == (expected is not None)
 
     @rule(uid=uids)
@@ -99,8 +205,7 @@ class StoresLife(RuleBasedStateMachine):
         )
         if expected and not too_late:
             expected.delete_time = None
-        request = pb.UndeleteStoreRequest(store_uid=uid)
-        restored = self._await(_is_done(self._scene.operator.UndeleteStore, request))
+        restored = self._await(_is_done(self._kind.undelete(uid)))
         assert restored == (not too_late)
 
     @rule(days=st.sampled_from([15, 30]))
@@ -134,8 +239,7 @@ class StoresLife(RuleBasedStateMachine):
     @rule(uid=uids)
     def look_at(self, uid: str) -> None:
         expected = self._expected.get(uid)
-        request = pb.GetStoreRequest(store_uid=uid)
-        found = self._await(_is_done(self._scene.operator.GetStore, request))
+        found = self._await(_is_done(self._kind.get(uid)))
         assert found == (expected is not None)
         if expected:
             assert self._await(works(self._scene, expected.key_text)) == (
@@ -158,23 +262,27 @@ class StoresLife(RuleBasedStateMachine):
         self, *, show_deleted: bool
     ) -> list[tuple[str, datetime | None, datetime | None]]:
         listed = []
-        request = pb.ListStoresRequest(show_deleted=show_deleted, page_size=3)
+        page_token = ""
         while True:
-            page = await self._scene.operator.ListStores(request, timeout=5)
+            some, page_token = await self._kind.list_page(
+                show_deleted=show_deleted, page_token=page_token
+            )
             listed += [
                 (
-                    store.uid,
-                    _as_time(store.delete_time) if store.HasField("delete_time") else None,
-                    _as_time(store.purge_time) if store.HasField("purge_time") else None,
+                    each.uid,
+                    _as_time(each.delete_time) if each.HasField("delete_time") else None,
+                    _as_time(each.purge_time) if each.HasField("purge_time") else None,
                 )
-                for store in page.stores
+                for each in some
             ]
-            if not page.next_page_token:
+            if not page_token:
                 return listed
-            request.page_token = page.next_page_token
 
 
-async def test_stores_are_what_was_done_to_them_after_any_sequence(scene: Scene) -> None:
+@pytest.mark.parametrize("kind", [Stores, ApiKeys])
+async def test_they_are_what_was_done_to_them_after_any_sequence(
+    scene: Scene, kind: type[Kind]
+) -> None:
     loop = asyncio.get_running_loop()
     on_sqlite = scene.database.is_sqlite
     profile = settings(
@@ -185,8 +293,8 @@ async def test_stores_are_what_was_done_to_them_after_any_sequence(scene: Scene)
         suppress_health_check=[HealthCheck.too_slow],
     )
 
-    def machine() -> StoresLife:
-        return StoresLife(scene, loop)
+    def machine() -> Life:
+        return Life(kind(scene), loop)
 
     # Hypothesis is not asynchronous: it calls from a thread what serves in this one.
     await asyncio.to_thread(
@@ -196,10 +304,10 @@ async def test_stores_are_what_was_done_to_them_after_any_sequence(scene: Scene)
     )
 
 
-async def _is_done(method: Callable[..., Awaitable[object]], request: Message) -> bool:
+async def _is_done(call: Awaitable[object]) -> bool:
     """Whether the call succeeds; if not, what it was about must not exist."""
     try:
-        await method(request, timeout=5)
+        await call
     except grpc.aio.AioRpcError as error:
         assert error.code() is grpc.StatusCode.NOT_FOUND
         return False
