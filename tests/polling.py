@@ -10,5 +10,5 @@ def wait_for(holds: Callable[[], bool], *, seconds: float, look_seconds: float =
     """Look every `look_seconds` until it holds, at most for so long; says whether it does."""
     deadline = time.monotonic() + seconds
     while not (held := holds()) and time.monotonic() < deadline:
-        time.sleep(look_seconds)  # The other process can't wake us: only the next look tells.
+        time.sleep(look_seconds)  # Polls, since files and gauges of other processes notify nobody.
     return held

@@ -90,7 +90,7 @@ async def test_nothing_renews_it_any_more_once_the_block_has_ended(redis: Redis)
 
 
 def _is_of_tests(task: asyncio.Task[Any]) -> bool:
-    """Whether it runs a server that other tests of this session share, or gRPC for one."""
+    """Whether it runs a server that tests share, or gRPC for one."""
     code = getattr(task.get_coro(), "cr_code", None)  # gRPC's are compiled, and have none.
     return code is None or Path(code.co_filename).is_relative_to(_TESTS)
 

@@ -127,6 +127,7 @@ async def test_a_keys_service_that_has_trouble_is_left_alone_for_a_second(
     clock.move_on(2)
     assert await send(gateway) == 200
     await asyncio.wait_for(failed.wait(), 10)
+    assert len(mesh.keys.requests("VerifyKey")) > asked
 
 
 async def test_only_the_first_request_waits_for_a_keys_service_that_is_silent(

@@ -129,7 +129,7 @@ class Orders:
                 failure = f"no answer: {error}"
             if time.monotonic() + wait > deadline:
                 raise NotStored(failure)
-            time.sleep(wait)  # The gateway asked for this pause, or is away: sooner is too soon.
+            time.sleep(wait)  # Back-off before the next try, as `Retry-After` asks or ever longer.
             pause = min(pause * 2, 10)
 
 
