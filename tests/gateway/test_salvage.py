@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -87,6 +88,7 @@ async def test_a_single_event_that_is_no_json_is_left_to_ingest(
         b'{"a":"}',
         b'{"a":[}',
         b'{"a":{}]',
+        b'{"a":1]}',
         b'{"a":"\\"}',
         b"{" + b'"a":[{},{}],' * 30_000 + b'"b":1}',
         b'{"a":"' + b"x" * (1024 * 1024) + b'"}',
@@ -96,6 +98,15 @@ async def test_a_single_event_that_is_no_json_is_left_to_ingest(
 def test_what_has_no_clear_end_is_not_cut(text: bytes) -> None:
     with pytest.raises(Unsalvageable):
         cut_object(text)
+
+
+def test_an_end_without_a_beginning_is_seen_at_once() -> None:
+    began = time.process_time()
+    for _ in range(1000):
+        with pytest.raises(Unsalvageable):
+            cut_object(b'{"a":1]}')
+
+    assert time.process_time() - began < 5  # It took 60 ms each.
 
 
 @settings(max_examples=30)
