@@ -15,15 +15,20 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Connection,
     DateTime,
     Dialect,
     Integer,
     LargeBinary,
+    Table,
     TypeDecorator,
+    delete,
     event,
     make_url,
+    select,
     text,
+    tuple_,
 )
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import InvalidatePoolError
@@ -371,3 +376,17 @@ def _begin_sqlite(connection: Connection) -> None:
     # A transaction that reads first and writes later would fail where another wrote meanwhile.
     read_only = connection.get_execution_options().get(_READ_ONLY, False)
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+async def delete_some(
+    transaction: AsyncConnection, table: Table, condition: ColumnElement[bool], *, limit: int
+) -> int:
+    """Remove at most so many of the rows; returns how many."""
+    statement = delete(table).where(condition)
+    if transaction.dialect.name == "sqlite":
+        keys = list(table.primary_key.columns)
+        some = select(*keys).where(condition).limit(limit)
+        statement = delete(table).where(tuple_(*keys).in_(some))
+    else:
+        statement = statement.with_dialect_options(mysql_limit=limit)
+    return (await transaction.execute(statement)).rowcount

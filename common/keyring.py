@@ -112,7 +112,8 @@ class Keyring:
 
         Those go first that were asked for first, which a key in use is every few seconds.
         """
-        self._keys = keys
+        self.keys = keys
+        """Keys itself, for what is not about one key."""
         self._stale_seconds = stale_seconds
         self._now = now
         self._monotonic = monotonic
@@ -199,7 +200,7 @@ class Keyring:
             some = used[start : start + _USES_A_CALL]
             until = self._monotonic()
             request = keys_pb2.ReportKeyUseRequest(uses=[self._describe(known) for known in some])
-            await self._keys.ReportKeyUse(request, timeout=_ASK_SECONDS * 4)
+            await self.keys.ReportKeyUse(request, timeout=_ASK_SECONDS * 4)
             for known in some:
                 known.use.reported_until = until
 
@@ -256,7 +257,7 @@ class Keyring:
         for _ in range(_MOST_ASKED):
             asked_at = self._monotonic()
             try:
-                answer = await self._keys.VerifyKey(request, timeout=_ASK_SECONDS)
+                answer = await self.keys.VerifyKey(request, timeout=_ASK_SECONDS)
             except grpc.aio.AioRpcError:
                 return self._make_do(digest)
             if answer.position >= (self._position or 0):
@@ -313,7 +314,7 @@ class Keyring:
         """Wait for the next revisions, and forget what they are about."""
         request = keys_pb2.WatchRevisionsRequest(after_position=self._position)
         request.wait.FromSeconds(_WATCH_SECONDS)
-        answer = await self._keys.WatchRevisions(request, timeout=_WATCH_SECONDS + 5)
+        answer = await self.keys.WatchRevisions(request, timeout=_WATCH_SECONDS + 5)
         before, self._position = self._position, answer.position
         if before is None:
             self._forget(lambda known: known.position < answer.position)

@@ -45,7 +45,7 @@ ORDER = ("keys", "maintenance", "query", "ingest")
 # What would bring back what was told to be gone, means nothing elsewhere, or is made anew.
 _LEFT_OUT = {
     *("archive_parts", "subject_keys", "column_copies", "cron_runs", "cron_fences"),
-    *("event_people", "people_cursors"),
+    *("event_people", "people_cursors", "purged_stores"),
     *("generations", "generation_cursors", "recorded_events", "listed_changes", "silent_events"),
 }
 # What stays there when a backup is restored.

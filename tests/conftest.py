@@ -33,6 +33,8 @@ from deploy.local.mariadb import MariadbServer
 from tests.mysql import borrowed
 
 IDENTITIES = (*environment.IDENTITIES, "stranger")
+NOBODY: Any = None
+"""Stands in for a service that isn't asked."""
 
 # Tests with many processes, which other tests of the kind would keep waiting.
 _CROWDED = ("tests/deploy/", "tests/drills/", "tests/dashboard/", "tests/mesh/")

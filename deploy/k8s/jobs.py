@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from common.cron.call import Exit
 from common.cron.job import Job
@@ -27,6 +28,8 @@ from services.query.jobs import query_jobs
 
 CRON = "cron"
 MIGRATION = "migration"
+# Whom the jobs would ask if they ran here.
+_NOBODY: Any = None
 _JOB_NAME = "metadata.labels['batch.kubernetes.io/job-name']"
 # Kubernetes appends a dash and ten or eleven digits to make the name of a Job.
 _LONGEST_NAME = 52
@@ -37,8 +40,8 @@ _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 def jobs_of_services() -> dict[str, list[Job]]:
     """All jobs, by service. Keys that some want to make theirs are used in none here."""
     return {
-        "ingest": list(ingest_jobs(SubjectDigests(bytes(32)))),
-        "query": list(query_jobs()),
+        "ingest": list(ingest_jobs(SubjectDigests(bytes(32)), _NOBODY)),
+        "query": list(query_jobs(_NOBODY)),
         "keys": list(keys_jobs([Pepper(version=1, secret=bytes(32))])),
         "maintenance": list(maintenance_jobs()),
     }

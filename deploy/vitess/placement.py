@@ -39,6 +39,7 @@ _LEDGER = {
     "cron_runs": Placement(By.NOTHING, counted=True, reason="a run is of all stores"),
     "cron_fences": Placement(By.NOTHING, reason="a row a job"),
 }
+_PURGED = Placement(By.NOTHING, reason="read all together by a job; a row a purged store")
 _SETTINGS = "read all together, to learn what changed; a row a store, and remembered"
 
 INGEST: Mapping[str, Placement] = {
@@ -56,6 +57,7 @@ INGEST: Mapping[str, Placement] = {
     "store_settings": Placement(By.NOTHING, reason=_SETTINGS),
     "tracking_plans": Placement(By.NOTHING, counted=True, reason=_SETTINGS),
     "tracking_plan_versions": Placement(By.NOTHING, reason="beside its plan"),
+    "purged_stores": _PURGED,
     "journal_cursors": Placement(By.NOTHING, reason="names no shard yet; a row a journal in use"),
     **_LEDGER,
 }
@@ -82,6 +84,7 @@ QUERY: Mapping[str, Placement] = {
     ),
     "generations": Placement(By.NOTHING, reason="a row or two, locked while figures are written"),
     "column_copies": Placement(By.NOTHING, reason="a row a replica and shard"),
+    "purged_stores": _PURGED,
     **_LEDGER,
 }
 

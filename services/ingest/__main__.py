@@ -76,7 +76,7 @@ async def main() -> None:
             "ingest",
             database=database,
             redis=redis,
-            jobs=ingest_jobs(subject_digests),
+            jobs=ingest_jobs(subject_digests, keyring.keys),
             page_tokens=page_tokens,
         )
         maintenance_pb2_grpc.add_MaintenanceServicer_to_server(cron, server)

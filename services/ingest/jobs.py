@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -10,7 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from common.cron.analyse_tables import analyse_tables_job
 from common.cron.job import Batch, Job, RunBatch
 from common.cron.trim_runs import trim_runs_job
+from common.purged_stores import clear_purged_stores_job
 from services.ingest.checking import check_log_job
+from services.ingest.clearing import clear_store
 from services.ingest.erasing_again import erase_again
 from services.ingest.people_index import index_people
 from services.ingest.rejection_repository import trim
@@ -22,11 +25,14 @@ from services.ingest.subjects import SubjectDigests
 from services.ingest.suppressions import LIFTED_KEPT_DAYS
 from services.ingest.tables import metadata, quota_receipts, rejected_events
 
+if TYPE_CHECKING:
+    from shoptrail.keys.v1.keys_pb2_grpc import KeysAsyncStub
+
 _BATCH_ROWS = 500
 
 
-def ingest_jobs(digests: SubjectDigests) -> list[Job]:
-    """All jobs that Ingest runs."""
+def ingest_jobs(digests: SubjectDigests, keys: KeysAsyncStub) -> list[Job]:
+    """All jobs that Ingest runs. `keys` says which stores were purged."""
     return [
         Job(
             name="trim-rejected-events",
@@ -70,6 +76,7 @@ def ingest_jobs(digests: SubjectDigests) -> list[Job]:
             period=timedelta(hours=1),
             run_batch=_purge_lifted_suppressions,
         ),
+        clear_purged_stores_job(keys, clear_store(digests)),
         check_log_job(),
         analyse_tables_job(metadata),
         trim_runs_job(),

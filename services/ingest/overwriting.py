@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -92,6 +92,25 @@ async def overwrite(
     if others:
         counts["events_of_others"] = len(others)
     return counts
+
+
+async def expire(
+    transaction: AsyncConnection,
+    digests: SubjectDigests,
+    shard: int,
+    ids: Collection[int],
+    *,
+    now: datetime,
+) -> None:
+    """Overwrite events of a shard that are kept no longer; those that were before stay."""
+    by_store: defaultdict[str, list[StoredEvent]] = defaultdict(list)
+    log = await append.lock_log(transaction, shard)
+    for event in await repository.get_events(transaction, sorted(ids)):
+        if event.user_id or event.anonymous_id:  # Somebody may have erased it meanwhile.
+            by_store[event.store_uid].append(event)
+    for store_uid, found in sorted(by_store.items()):
+        await overwrite(transaction, digests, store_uid, found, log=log, mark=EXPIRED, now=now)
+        log = await append.lock_log(transaction, shard)
 
 
 def overwritten(event: StoredEvent, pseudonyms: Pseudonyms, *, mark: str) -> StoredEvent:

@@ -12,15 +12,14 @@ from common.cron.job import Batch, RunBatch
 from common.db import Database
 from common.errors import InvalidRequest, WrongState
 from common.uid import parse_uid
-from services.ingest import append, repository, subject_repository
+from services.ingest import repository
 from services.ingest import retention_repository as rules_of
 from services.ingest.append import POSITION_BITS
 from services.ingest.intake import key_of
 from services.ingest.messages import as_timestamp, check_store_uid
-from services.ingest.overwriting import EXPIRED, overwrite
+from services.ingest.overwriting import expire
 from services.ingest.people_index import index_batch
 from services.ingest.retention_repository import Dated, Rule
-from services.ingest.subject_repository import StoredEvent
 from services.ingest.subjects import SubjectDigests
 from services.ingest.verdicts import TEXT_LENGTH, EventType
 from shoptrail.ingest.v1 import ingest_pb2, retention_pb2
@@ -90,7 +89,7 @@ def expire_events(digests: SubjectDigests) -> RunBatch:
             if ages.is_over(event, now):
                 due.append(event.id)
         if due:
-            await _expire(transaction, digests, shard, due, now=now)
+            await expire(transaction, digests, shard, due, now=now)
         settled = after
         for event in looked_at:
             place = event.id - (shard << POSITION_BITS)
@@ -109,24 +108,6 @@ def expire_events(digests: SubjectDigests) -> RunBatch:
         return Batch(row_count=len(due), done=False, cursor=f"{later[0]} {begin}")
 
     return run_batch
-
-
-async def _expire(
-    transaction: AsyncConnection,
-    digests: SubjectDigests,
-    shard: int,
-    ids: list[int],
-    *,
-    now: datetime,
-) -> None:
-    by_store: defaultdict[str, list[StoredEvent]] = defaultdict(list)
-    log = await append.lock_log(transaction, shard)
-    for event in await subject_repository.get_events(transaction, ids):
-        if event.user_id or event.anonymous_id:  # Somebody may have erased it meanwhile.
-            by_store[event.store_uid].append(event)
-    for store_uid, found in sorted(by_store.items()):
-        await overwrite(transaction, digests, store_uid, found, log=log, mark=EXPIRED, now=now)
-        log = await append.lock_log(transaction, shard)
 
 
 class RetentionAnswers:

@@ -25,9 +25,11 @@ from common.db import (
     lifecycle_columns,
     private_key,
 )
+from common.purged_stores import add_purged_stores_table
 
 metadata = MetaData()
 add_cron_tables(metadata)
+add_purged_stores_table(metadata)
 
 _BLOB = LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql")
 # The hash of a text: 16 bytes where the text may have a thousand, and no collation.

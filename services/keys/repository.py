@@ -491,6 +491,19 @@ async def list_revisions(transaction: AsyncConnection, *, after: int, limit: int
     ]
 
 
+async def list_purged(
+    transaction: AsyncConnection, *, after: int, limit: int
+) -> list[tuple[int, str]]:
+    """The stores that were purged after a position, with where that stands, in order."""
+    rows = await transaction.execute(
+        select(key_events.c.position, key_events.c.store_uid)
+        .where(key_events.c.position > after, key_events.c.action == Action.PURGE_STORE)
+        .order_by(key_events.c.position)
+        .limit(limit)
+    )
+    return [(position, store_uid) for position, store_uid in rows]
+
+
 async def list_entries(
     transaction: AsyncConnection, *, store_uid: str | None, before: int | None, limit: int
 ) -> list[Entry]:

@@ -44,6 +44,7 @@ _LONGEST_WAIT_SECONDS = 20.0
 # How soon a gateway learns of a change, on whichever replica it was made.
 _LOOK_AGAIN_SECONDS = 0.2
 _REVISIONS_A_CALL = 1000
+_PURGED_A_CALL = 1000
 _ENTRIES_A_CALL = 10_000
 
 
@@ -443,6 +444,21 @@ class KeysServicer(keys_pb2_grpc.KeysServicer):
                 for revision in revisions
             ],
             position=revisions[-1].position if revisions else head,
+        )
+
+    async def ListPurgedStores(
+        self, request: keys_pb2.ListPurgedStoresRequest, context: Context
+    ) -> keys_pb2.ListPurgedStoresResponse:
+        after = request.after_position
+        if after < 0:
+            raise InvalidRequest({"after_position": "must not be negative"})
+        async with self._database.read() as snapshot:
+            found = await repository.list_purged(snapshot, after=after, limit=_PURGED_A_CALL)
+        return keys_pb2.ListPurgedStoresResponse(
+            stores=[
+                keys_pb2.PurgedStore(store_uid=store_uid, position=position)
+                for position, store_uid in found
+            ]
         )
 
     async def ReportKeyUse(

@@ -74,7 +74,11 @@ async def main() -> None:
             server,
         )
         cron = CronServicer(
-            "query", database=database, redis=redis, jobs=query_jobs(), page_tokens=page_tokens
+            "query",
+            database=database,
+            redis=redis,
+            jobs=query_jobs(keyring.keys),
+            page_tokens=page_tokens,
         )
         maintenance_pb2_grpc.add_MaintenanceServicer_to_server(cron, server)
         await stack.enter_async_context(cron.measured())

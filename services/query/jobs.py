@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.cron.analyse_tables import analyse_tables_job
 from common.cron.job import Batch, Job
 from common.cron.trim_runs import trim_runs_job
+from common.purged_stores import clear_purged_stores_job, is_purged
 from services.query import change_repository, repository, silence
+from services.query.clearing import clear_store
 from services.query.quarters import quarter_of, time_of
 from services.query.repository import Selection
 from services.query.tables import metadata
 from services.query.tallies import EVENT_TYPES
+
+if TYPE_CHECKING:
+    from shoptrail.keys.v1.keys_pb2_grpc import KeysAsyncStub
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +42,12 @@ class ListingNotWhole(Exception):
     """Events are missing that were read from the log."""
 
 
-def query_jobs() -> list[Job]:
-    """All jobs that Query runs."""
+def query_jobs(keys: KeysAsyncStub) -> list[Job]:
+    """All jobs that Query runs. `keys` says which stores were purged."""
     return [
         analyse_tables_job(metadata),
         trim_runs_job(),
+        clear_purged_stores_job(keys, clear_store),
         check_counts_job(),
         check_listing_job(),
         drop_replaced_figures_job(),
@@ -157,6 +164,9 @@ async def _check_next_store(transaction: AsyncConnection, *, cursor: str, now: d
     store_uid = await repository.find_next_store(transaction, checked or None)
     if store_uid is None:
         return Batch(row_count=0, done=True)
+    if await is_purged(transaction, store_uid):
+        # It has remnants in the listing, and no figures.
+        return Batch(row_count=0, done=False, cursor=f"{first} {store_uid}")
     selection = Selection(
         generation=await repository.find_live_generation(transaction),
         store_uid=store_uid,

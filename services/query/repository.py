@@ -19,13 +19,13 @@ from sqlalchemy import (
     insert,
     or_,
     select,
-    tuple_,
     union_all,
     update,
 )
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.db import delete_some
 from common.uid import parse_new_uid, parse_uid
 from services.query import bulk
 from services.query.bulk import time_text
@@ -138,14 +138,9 @@ async def drop_replaced_figures(transaction: AsyncConnection, *, limit: int) -> 
     if generation is None:
         return 0
     for table in (*FIGURES, generation_cursors):
-        columns = list(table.primary_key.columns)
-        rows = await transaction.execute(
-            select(*columns).where(table.c.generation == generation).limit(limit)
-        )
-        keys = [tuple(row) for row in rows]
-        if keys:
-            await transaction.execute(delete(table).where(tuple_(*columns).in_(keys)))
-            return len(keys)
+        of_it = table.c.generation == generation
+        if count := await delete_some(transaction, table, of_it, limit=limit):
+            return count
     gone = await transaction.execute(
         delete(generations).where(generations.c.generation == generation)
     )

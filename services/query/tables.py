@@ -22,6 +22,7 @@ from sqlalchemy.types import TypeEngine
 
 from common.cron.tables import add_cron_tables
 from common.db import TABLE_OPTIONS, Timestamp, Uid, private_key
+from common.purged_stores import add_purged_stores_table
 
 _LONGEST_NAME_BYTES = 4 * 255
 
@@ -49,6 +50,7 @@ class ExactText(TypeDecorator[str]):
 
 metadata = MetaData()
 add_cron_tables(metadata)
+add_purged_stores_table(metadata)
 
 # The figures can be made anew from the log, beside those that answer meanwhile.
 generations = Table(

@@ -15,7 +15,7 @@ from services.ingest.subjects import SubjectDigests
 from services.ingest.tables import events
 from services.query.tables import orders, visits
 from shoptrail.ingest.v1 import ingest_pb2, retention_pb2
-from tests.conftest import key_metadata
+from tests.conftest import NOBODY, key_metadata
 from tests.privacy.desk import ERASE, Desk
 from tests.privacy.shop import NOW, PLANTED, Shop, event, of_ada, of_somebody, planted_in
 from tests.privacy.test_erased_figures import figures_of
@@ -44,7 +44,7 @@ async def preview(shop: Shop, **rule: Any) -> dict[str, int]:
 
 async def expire(shop: Shop, *, now: datetime) -> int:
     """All batches of the job; returns how many events expired."""
-    jobs = ingest_jobs(SubjectDigests(bytes(32)))
+    jobs = ingest_jobs(SubjectDigests(bytes(32)), NOBODY)
     (job,) = (one for one in jobs if one.name == "expire-events")
     count, cursor = 0, ""
     while True:

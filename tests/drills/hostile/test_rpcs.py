@@ -40,7 +40,7 @@ from shoptrail.ingest.v1 import ingest_pb2_grpc
 from shoptrail.keys.v1 import api_key_pb2, keys_pb2, keys_pb2_grpc
 from shoptrail.maintenance.v1 import maintenance_pb2_grpc, privacy_pb2_grpc
 from shoptrail.query.v1 import query_pb2_grpc
-from tests.conftest import Connect, Databases, Serving, key_metadata
+from tests.conftest import NOBODY, Connect, Databases, Serving, key_metadata
 from tests.drills.faults.drill import SEED
 from tests.drills.figures import FULL
 from tests.drills.hostile.mutations import Mutator
@@ -66,8 +66,8 @@ async def mesh(
     tokens = PageTokens(bytes(32))
     peppers = [Pepper(version=1, secret=bytes(32))]
     jobs = {
-        "ingest": ingest_jobs(SubjectDigests(bytes(32))),
-        "query": query_jobs(),
+        "ingest": ingest_jobs(SubjectDigests(bytes(32)), NOBODY),
+        "query": query_jobs(NOBODY),
         "keys": all_jobs(peppers),
         "maintenance": maintenance_jobs(),
     }

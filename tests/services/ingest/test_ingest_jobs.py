@@ -15,6 +15,7 @@ from services.ingest.tables import events, verdict_hours
 from services.ingest.verdicts import Verdict
 from shoptrail.ingest.v1 import ingest_pb2 as pb
 from shoptrail.ingest.v1 import tracking_plan_pb2
+from tests.conftest import NOBODY
 from tests.services.ingest.conftest import (
     ALL,
     NOW,
@@ -29,7 +30,7 @@ from tests.services.ingest.conftest import (
 
 async def run(database: Database, name: str, *, now: datetime) -> int:
     """All batches of a job; returns how many rows it changed."""
-    (job,) = (job for job in ingest_jobs(SubjectDigests(bytes(32))) if job.name == name)
+    (job,) = (job for job in ingest_jobs(SubjectDigests(bytes(32)), NOBODY) if job.name == name)
     count, cursor = 0, ""
     while True:
         async with database.begin() as transaction:

@@ -27,6 +27,7 @@ from services.ingest.subjects import SubjectDigests
 from services.ingest.tables import tracking_plan_versions, tracking_plans
 from shoptrail.ingest.v1 import ingest_pb2 as pb
 from shoptrail.ingest.v1 import tracking_plan_pb2
+from tests.conftest import NOBODY
 from tests.services.ingest.conftest import ALL, STORE, Stub
 
 _Result = TypeVar("_Result")
@@ -145,7 +146,7 @@ class PlansLife(RuleBasedStateMachine):
             del self._expected[name]
 
     async def _purge(self) -> int:
-        jobs = ingest_jobs(SubjectDigests(bytes(32)))
+        jobs = ingest_jobs(SubjectDigests(bytes(32)), NOBODY)
         (job,) = (one for one in jobs if one.name == "purge-tracking-plans")
         async with self._database.begin() as transaction:
             now = await database_now(transaction)

@@ -40,6 +40,7 @@ class Scene:
 
     operator: keys_pb2_grpc.KeysAsyncStub
     gateway: keys_pb2_grpc.KeysAsyncStub
+    ingest: keys_pb2_grpc.KeysAsyncStub
     cron: maintenance_pb2_grpc.MaintenanceAsyncStub
     clock: Clock
     database: Database
@@ -79,6 +80,7 @@ async def scene(
             yield Scene(
                 operator=keys_pb2_grpc.KeysStub(connect("operator")),
                 gateway=keys_pb2_grpc.KeysStub(connect("gateway")),
+                ingest=keys_pb2_grpc.KeysStub(connect("ingest")),
                 cron=maintenance_pb2_grpc.MaintenanceStub(connect("cron")),
                 clock=clock,
                 database=database,

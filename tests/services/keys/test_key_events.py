@@ -135,6 +135,27 @@ async def test_jobs_are_on_record_under_their_names(scene: Scene) -> None:
     assert (action_of(last_of_purged), last_of_purged.actor) == ("PURGE_STORE", "purge-deleted")
 
 
+async def test_who_keeps_something_of_stores_is_told_which_were_purged(scene: Scene) -> None:
+    scene.clock.time -= timedelta(days=31)
+    stores = [await new_store(scene) for _ in range(3)]
+    for store in stores[:2]:
+        await scene.operator.DeleteStore(pb.DeleteStoreRequest(store_uid=store.uid), timeout=5)
+    before = await scene.ingest.ListPurgedStores(pb.ListPurgedStoresRequest(), timeout=5)
+    await scene.cron.RunCron(maintenance_pb2.RunCronRequest(job="purge-deleted"), timeout=30)
+
+    found = await scene.ingest.ListPurgedStores(pb.ListPurgedStoresRequest(), timeout=5)
+    after = pb.ListPurgedStoresRequest(after_position=found.stores[0].position)
+    later = await scene.ingest.ListPurgedStores(after, timeout=5)
+    refused = await refusal_of(
+        scene.ingest.ListPurgedStores(pb.ListPurgedStoresRequest(after_position=-1), timeout=5)
+    )
+
+    assert not before.stores
+    assert {one.store_uid for one in found.stores} == {store.uid for store in stores[:2]}
+    assert list(later.stores) == list(found.stores)[1:]
+    assert refused.fields == {"after_position"}
+
+
 async def test_an_exposed_key_is_flagged_and_on_record_once_an_hour(scene: Scene) -> None:
     store = await new_store(scene)
     key = (await new_key(scene, store)).key

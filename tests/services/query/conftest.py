@@ -21,7 +21,7 @@ from services.query.projector import LOG_SERVICE
 from shoptrail.ingest.v1 import ingest_pb2_grpc
 from shoptrail.maintenance.v1 import maintenance_pb2_grpc
 from shoptrail.query.v1 import query_pb2_grpc
-from tests.conftest import Databases, Serving
+from tests.conftest import NOBODY, Databases, Serving
 from tests.services.query.fake_ingest import NOON, FakeIngest
 from tests.services.query.scene import ReadingFrom, Scene
 
@@ -86,7 +86,7 @@ async def scene(
                     "query",
                     database=database,
                     redis=redis,
-                    jobs=query_jobs(),
+                    jobs=query_jobs(NOBODY),
                     page_tokens=page_tokens,
                 ),
                 server,

@@ -45,6 +45,7 @@ async def test_query_has_its_jobs(scene: Scene) -> None:
         "analyse-tables",
         "check-counts",
         "check-listing",
+        "clear-purged-stores",
         "drop-replaced-figures",
         "forget-column-copies",
         "note-silent-events",
