@@ -8,6 +8,7 @@ whenever one of them comes to light, so the sequence in which they do doesn't ma
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -71,6 +72,8 @@ _SESSION_CHANGES = [
 ]
 _place_of = attrgetter("time", "mark")
 _MOST_REMEMBERED = 200_000
+# After so many events others have their turn: a page takes longer than an answer may.
+_TURN = 250
 
 _Placed: TypeAlias = tuple[Fact, bytes, int]
 """A fact, the store that it is of, and the quarter in which it happened."""
@@ -129,7 +132,9 @@ class _Figures:
         counted = defaultdict(lambda: defaultdict(int))
         named: set[tuple[bytes, str, int, str]] = set()
         found: Iterable[tuple[int, str]]
-        for fact, store, quarter in placed:
+        for number, (fact, store, quarter) in enumerate(placed):
+            if not number % _TURN:
+                await asyncio.sleep(0)
             event = fact.event
             kind, name = event.type, event.name
             counted[store, kind, quarter][name] += 1
@@ -256,7 +261,9 @@ class _Figures:
         gone: list[tuple[Key, Session]] = []
         made: list[tuple[Key, Session]] = []
         remembered = self._memory.sessions
-        for key, new_hits in sorted(new.items()):
+        for number, (key, new_hits) in enumerate(sorted(new.items())):
+            if not number % _TURN:
+                await asyncio.sleep(0)
             if len(new_hits) > 1:
                 new_hits.sort(key=_place_of)
             sessions_before = known.get(key, ())

@@ -36,8 +36,8 @@ _STOPPED = Gauge("query_projector_stopped", "1 if the log of the shard is in dis
 
 _GENERATION = Gauge("query_projector_generation", "The generation of figures that answers.")
 
-# More would cost each event less, and keep answers waiting longer while they are folded.
-_PAGE_EVENTS = 2000
+# Who comes again within a page is written once. More would cost each event hardly less.
+_PAGE_EVENTS = 4000
 _TURN_EVENTS = 250
 _ANSWER_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
