@@ -120,11 +120,11 @@ async def run_drill(
         findings,
         seconds,
         fault_count=stage.fault_count - faults_before,
-        miscounted=await count_miscounted(stage, shop) if recounted else 0,
+        miscounted=await _count_miscounted(stage, shop) if recounted else 0,
     )
 
 
-async def count_miscounted(stage: Stage, shop: Shop) -> int:
+async def _count_miscounted(stage: Stage, shop: Shop) -> int:
     """By how much Query's counts differ from the log once it has had time to catch up."""
     expected = await stage.count_names(shop)
     url = f"http://{stage.gateway}/v1/stores/{shop.store_uid}/reports/event-counts"
