@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -199,8 +199,16 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(directory: Path, *, data_directory: Path | None = None) -> AsyncIterator[Stage]:
-    """A mesh for the block, its files in the directory, MariaDB's elsewhere if told."""
+async def staged(
+    directory: Path,
+    *,
+    data_directory: Path | None = None,
+    database_options: Sequence[str] = (),
+) -> AsyncIterator[Stage]:
+    """A mesh for the block, its files in the directory, MariaDB's elsewhere if told.
+
+    `database_options` are more of MariaDB's own.
+    """
     async with AsyncExitStack() as stack:
         secrets = environment.keep_secrets(directory / "secrets.json")
         certificates = issue_certificates(directory / "tls", IDENTITIES, now=datetime.now(UTC))
@@ -210,6 +218,7 @@ async def staged(directory: Path, *, data_directory: Path | None = None) -> Asyn
                     data_directory or directory / "mariadb",
                     passwords=secrets.database_passwords,
                     migration_passwords=secrets.migration_passwords,
+                    options=database_options,
                 )
             ),
             stack.enter_async_context(redis.running(directory / "redis", secrets.redis_passwords)),

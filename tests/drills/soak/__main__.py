@@ -30,14 +30,19 @@ _DOCUMENTS = Path(__file__).parents[3] / "docs"
 _CAPACITY_SECONDS = 30.0
 _SAMPLE_SECONDS = 5.0
 _CATCH_UP_SECONDS = 600
+_HELD = 0.98
 _MIB = 2**20
+# A database that is as large as what half an hour brings: with less, it is soon busy with reading
+# and writing pages, and the half hour shows that and nothing else.
+_DATABASE_OPTIONS = ("--innodb-buffer-pool-size=8G", "--innodb-log-file-size=2G")
 
 
-async def measure_capacity(stage: Stage, shop: Shop) -> tuple[float, int]:
-    """How many events a second are taken at the most, and how many that were."""
+async def measure_capacity(stage: Stage, shop: Shop, query: AsyncEngine) -> tuple[float, int]:
+    """How many events a second are taken at the most and counted, and how many that were."""
     crowd = Crowd(port=stage.port, write_key=shop.write_key, seed=SEED)
     began = time.monotonic()
     await crowd.send(_CAPACITY_SECONDS, rate=None)
+    await wait_until_counted(stage, query)
     acked = crowd.take_tally().acked
     return acked / (time.monotonic() - began), acked
 
@@ -179,7 +184,7 @@ def say(line: str) -> None:
 async def run(*, minutes: float, share: float, write: bool) -> Iterable[str]:
     """Soak a mesh; returns what is wrong, in sentences."""
     with tempfile.TemporaryDirectory() as name:
-        async with staged(Path(name)) as stage:
+        async with staged(Path(name), database_options=_DATABASE_OPTIONS) as stage:
             query = create_async_engine(
                 stage.mariadb.migration_url("query"),
                 poolclass=NullPool,
@@ -187,8 +192,7 @@ async def run(*, minutes: float, share: float, write: bool) -> Iterable[str]:
             )
             shop = await stage.new_shop()
             say(f"measuring how much the mesh takes, for {_CAPACITY_SECONDS:.0f} s")
-            capacity, acked_before = await measure_capacity(stage, shop)
-            await wait_until_counted(stage, query)
+            capacity, acked_before = await measure_capacity(stage, shop, query)
             rate = share * capacity
             say(f"{capacity:,.0f} events/s; sending {rate:,.0f}/s for {minutes:g} minutes")
             samples, acked = await soak(stage, shop, query, rate=rate, minutes=minutes)
@@ -201,6 +205,9 @@ async def run(*, minutes: float, share: float, write: bool) -> Iterable[str]:
                 version = await connection.scalar(text("SELECT VERSION()"))
             await query.dispose()
     wrong = list(find_growth(samples))
+    held = median(sample.events_a_second for sample in samples[2 * len(samples) // 3 :])
+    if held < _HELD * rate:
+        wrong.append(f"in the end {held:,.0f} events a second were sent, and not {rate:,.0f}")
     if stored != acked:
         wrong.append(f"{acked:,} events were acknowledged, and {stored:,} are stored")
     if counted != acked:
@@ -208,9 +215,10 @@ async def run(*, minutes: float, share: float, write: bool) -> Iterable[str]:
     steady = samples[len(samples) // 3 :]
     summary = (
         f"{minutes:g} minutes at {median(one.events_a_second for one in steady):,.0f} events a"
-        f" second, {share:.0%} of the {capacity:,.0f} that were taken in {_CAPACITY_SECONDS:.0f} s"
-        f" without a pause: {acked:,} events acknowledged, {stored:,} stored, none twice,"
-        f" {sum(one.refused for one in samples):,} requests refused and sent again. In the last"
+        f" second, {share:.0%} of the {capacity:,.0f} that are taken without a pause, and counted,"
+        f" in {_CAPACITY_SECONDS:.0f} s at the start: {acked:,} events acknowledged,"
+        f" {stored:,} stored, none twice, {sum(one.refused for one in samples):,} requests refused."
+        " In the last"
         f" two thirds acknowledgements took {1000 * median(s.median_seconds for s in steady):.0f}"
         f" ms (median) and {1000 * median(s.p99_seconds for s in steady):.0f} ms (99th percentile);"
         f" figures were {median(s.lag_seconds for s in steady):.1f} s old (median),"
@@ -221,8 +229,10 @@ async def run(*, minutes: float, share: float, write: bool) -> Iterable[str]:
     if write and not wrong:
         draw(samples, _DOCUMENTS / "soak.png")
         picture = "![What the processes took over time](soak.png)"
+        options = " and ".join(f"`{option}`" for option in _DATABASE_OPTIONS)
+        given = f"At most; MariaDB has {options}, and keeps what it is given:"
         replace_block(
-            _DOCUMENTS / "reliability.md", "soak", f"{summary}\n\n{picture}\n\nAt most:\n\n{table}"
+            _DOCUMENTS / "reliability.md", "soak", f"{summary}\n\n{picture}\n\n{given}\n\n{table}"
         )
     return wrong
 
