@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Table, or_, select
+from sqlalchemy import ColumnElement, Table, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.cron.job import Batch
@@ -26,8 +26,8 @@ from services.ingest.tables import (
     tracking_plans,
 )
 
-# Overwritten under the lock that appending takes.
-_OVERWRITTEN = 100
+# Looked at in one transaction, and overwritten under the lock that appending takes.
+_LOOKED_AT, _OVERWRITTEN = 2000, 100
 _DELETED = 500
 _OF_EVENTS, _OF_TABLES = "events", "tables"
 
@@ -65,27 +65,27 @@ async def _overwrite_some(
     after: bytes,
     now: datetime,
 ) -> tuple[int, str]:
-    """How many were overwritten, and where to go on; nowhere if none is left."""
+    """How many were overwritten, and where to go on; nowhere if all were looked at."""
     column = events.c
-    found = (
-        await transaction.execute(
-            select(column.id, column.message_key)
-            .where(
-                column.store_uid == store_uid,
-                column.message_key > after,
-                # Every event has one of them; what has neither is a remnant.
-                or_(column.user_id != "", column.anonymous_id != ""),
-            )
-            .order_by(column.message_key)
-            .limit(_OVERWRITTEN)
-        )
-    ).all()
+    found = await transaction.execute(
+        select(column.id, column.message_key, column.user_id, column.anonymous_id)
+        .where(column.store_uid == store_uid, column.message_key > after)
+        .order_by(column.message_key)
+        .limit(_LOOKED_AT)
+    )
+    place = ""
     by_shard: defaultdict[int, list[int]] = defaultdict(list)
-    for event_id, _ in found:
-        by_shard[event_id >> POSITION_BITS].append(event_id)
+    count = 0
+    for event_id, message_key, user_id, anonymous_id in found:
+        if count == _OVERWRITTEN:
+            break
+        place = message_key.hex()
+        if user_id or anonymous_id:  # Every event has one of them; what has neither is a remnant.
+            by_shard[event_id >> POSITION_BITS].append(event_id)
+            count += 1
     for shard, ids in sorted(by_shard.items()):
         await expire(transaction, digests, shard, ids, now=now)
-    return len(found), found[-1].message_key.hex() if found else ""
+    return count, place
 
 
 def _rows_of(store_uid: str) -> list[tuple[Table, ColumnElement[bool]]]:

@@ -54,5 +54,5 @@ def test_a_process_tells_what_it_takes() -> None:
     found = look_at(os.getpid())
 
     assert found.memory_bytes > 10 * MIB
-    assert 0 < found.file_count
+    assert found.file_count > 0
     assert found.socket_count <= found.file_count
