@@ -177,7 +177,8 @@ async def _restore_service(
                 f"{service} is at revision {revision}, and the backup of {expected}:"
                 " restore it with that version first"
             )
-        for table in _tables_of(service, left_out=False):
+        # Those first that refer to others.
+        for table in reversed(_tables_of(service, left_out=False)):
             if table.name not in _LEFT_THERE:
                 await transaction.execute(table.delete())
         for table in _tables_of(service):

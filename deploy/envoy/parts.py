@@ -300,7 +300,9 @@ def retries(retry_on: str, failures: str, *, count: int, **more: str) -> Config:
                 "extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
             )
         ],
-        "host_selection_retry_max_attempts": 5,
+        # Who has just died has nothing under way, so of two the balancer prefers it three times in
+        # four: after five looks at whom to ask, every fourth call would go there again.
+        "host_selection_retry_max_attempts": 50,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import re
 import secrets
 import signal
 import sys
@@ -12,6 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from common.client import open_channel
 from deploy.calls import EDGE, GATEWAY, SERVICES
-from deploy.envoy.settings import EGRESS_PORTS, MESH_PORT, METRICS_PORT
+from deploy.envoy.settings import EGRESS_PORTS, MESH_PORT, METRICS_PORT, PROBE_PORT
 from deploy.local.certificates import CertificateFiles
 from deploy.local.mariadb import MariadbServer
 from deploy.local.processes import Child, Program, kept_running
@@ -42,6 +44,7 @@ class Town:
     """A whole mesh behind an edge, with what its processes are told."""
 
     edge: Pod
+    gateways: list[Pod]
     children: Mapping[str, list[Child]]
     logs: Mapping[str, list[Path]]
     write_key: str
@@ -224,7 +227,9 @@ async def town(
             process: [pod.directory / "process.log" for pod in replicas]
             for process, replicas in by_process.items()
         }
-        yield Town(edge, children, logs, texts[0], texts[1], store.store.uid, channel)
+        yield Town(
+            edge, by_process[GATEWAY], children, logs, texts[0], texts[1], store.store.uid, channel
+        )
     for service in SERVICES:
         await empty(mariadb_server, service)
 
@@ -377,6 +382,21 @@ def count_starts(log: Path) -> int:
     return log.read_text().count('"serving"') if log.exists() else 0
 
 
+async def are_all_well(town: Town, process: str) -> bool:
+    """Whether all who call a process count all of its replicas among those that are well."""
+    well = re.compile(
+        rf'^envoy_cluster_membership_healthy{{.*cluster_name="{process}".*}} ([0-9]+)$',
+        re.MULTILINE,
+    )
+    callers = [town.edge] if process == GATEWAY else town.gateways
+    async with httpx.AsyncClient() as client:
+        for pod in callers:
+            told = await client.get(f"http://{pod.address}:{PROBE_PORT}/stats/prometheus")
+            if well.findall(told.text) != [str(len(town.children[process]))]:
+                return False
+    return True
+
+
 async def restart(child: Child) -> None:
     """As a rolling update does: told to end, and then another comes."""
     await child.stop(patience_seconds=10)
@@ -415,6 +435,8 @@ async def test_processes_come_and_go_and_no_request_fails(
                 return count_starts(log) > before
 
             await eventually(serves_again, seconds=60)
+            # One at a time: nobody promises that both may be away at once.
+            await eventually(partial(are_all_well, town, process), seconds=60)
             for shop in shops:
                 await shop.hear(3)
 
