@@ -383,7 +383,7 @@ async def delete_some(
 ) -> int:
     """Remove at most so many of the rows; returns how many."""
     statement = delete(table).where(condition)
-    if transaction.dialect.name == "sqlite":
+    if transaction.dialect.name == "sqlite":  # It is built without LIMIT for DELETE.
         keys = list(table.primary_key.columns)
         some = select(*keys).where(condition).limit(limit)
         statement = delete(table).where(tuple_(*keys).in_(some))

@@ -17,15 +17,18 @@ from sqlalchemy import select
 
 from common.db import open_database
 from common.migrate import upgrade
+from common.uid import new_uid
 from deploy.backup import ORDER, RestoreError, restore, save
 from deploy.local.mariadb import MariadbServer
 from services.ingest.remnants import orders_in
 from services.ingest.tables import events
+from services.keys import repository as keys
+from services.keys.key_text import Kind
 from services.query.identities import anonymous_subject, user_subject
 from services.query.tables import owners, visits
 from services.query.tables import sessions as sessions_table
 from shoptrail.ingest.v1 import event_pb2
-from tests.conftest import Serving
+from tests.conftest import Serving, empty
 from tests.privacy.conftest import open_shop
 from tests.privacy.desk import ERASE, Desk
 from tests.privacy.shop import NOW, PLANTED, Shop, event, of_ada, of_somebody, planted_in
@@ -50,13 +53,17 @@ def urls_in(directory: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-async def urls(request: pytest.FixtureRequest, shop: Shop, tmp_path: Path) -> Mapping[str, str]:
+async def urls(
+    request: pytest.FixtureRequest, shop: Shop, tmp_path: Path
+) -> AsyncIterator[Mapping[str, str]]:
     """Where the shop's databases are, for who may change tables."""
     if shop.databases["ingest"].is_sqlite:
         await upgrade("keys", f"sqlite+aiosqlite:///{tmp_path / 'keys.db'}")
-        return urls_in(tmp_path)
+        yield urls_in(tmp_path)
+        return
     server: MariadbServer = request.getfixturevalue("mariadb_server")
-    return {service: server.migration_url(service) for service in ORDER}
+    yield {service: server.migration_url(service) for service in ORDER}
+    await empty(server, "keys")  # The others are the shop's to leave as it found them.
 
 
 async def _save(urls: Mapping[str, str], directory: Path, name: str) -> Backup:
@@ -181,6 +188,25 @@ async def test_the_database_that_is_replaced_has_the_keys_and_tells_who_was_eras
     again = await restore(target, old.path, subject_keys=KEYS)
 
     assert (again.unreadable, again.erased_again) == (1, 0)
+
+
+async def test_what_is_restored_takes_the_place_of_stores_that_have_keys(
+    shop: Shop, urls: Mapping[str, str], tmp_path: Path
+) -> None:
+    database = open_database(urls["keys"])
+    new = keys.NewKey(new_uid("key"), Kind.SECRET, "", "sk_…", 1, bytes(32), ["reports:read"])
+    async with database.begin() as transaction:
+        store = await keys.add_store(transaction, display_name="Tea", now=NOW)
+        await keys.add_key(transaction, new, store_id=store.id, now=NOW)
+    saved = await _save(urls, tmp_path, "shop")
+
+    await restore(urls, saved.path, subject_keys=KEYS, keys=saved.keys)
+
+    async with database.read() as snapshot:
+        found = await keys.find_working_key_by_uid(snapshot, new.uid, now=NOW)
+    await database.dispose()
+    assert found is not None
+    assert found.store_uid == store.uid
 
 
 async def test_without_any_key_nothing_is_restored(

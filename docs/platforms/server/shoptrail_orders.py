@@ -129,7 +129,8 @@ class Orders:
                 failure = f"no answer: {error}"
             if time.monotonic() + wait > deadline:
                 raise NotStored(failure)
-            time.sleep(wait)  # Back-off before the next try, as `Retry-After` asks or ever longer.
+            # A gateway that is away or full must not be asked again at once, by all together.
+            time.sleep(wait)  # As long as `Retry-After` asks, or else ever longer, and by chance.
             pause = min(pause * 2, 10)
 
 

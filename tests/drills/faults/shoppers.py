@@ -16,6 +16,12 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 0.5
 _LAST_TRIES_SECONDS = 30.0
 
 
+def percentile(waits: Sequence[float], share: float) -> float:
+    """The time in which this share of the waits was over; 0 if there are none."""
+    ordered = sorted(waits)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+
 @dataclass(slots=True)
 class History:
     """What was sent, and what was said of it."""
@@ -37,8 +43,7 @@ class History:
 
     def percentile(self, share: float) -> float:
         """The time in which this share of the acknowledging answers came."""
-        waits = sorted(self.waits)
-        return waits[min(len(waits) - 1, int(share * len(waits)))] if waits else 0.0
+        return percentile(self.waits, share)
 
 
 class Connection:

@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from tests.drills.faults.drill import SEED
+from tests.drills.faults.shoppers import percentile
 from tests.drills.faults.stage import Shop, Stage, staged
 from tests.drills.figures import Figures, replace_block
 from tests.drills.soak.senders import Crowd
@@ -75,8 +76,8 @@ async def soak(
             lag_events=lag_events,
             lag_seconds=lag_seconds,
             events_a_second=tally.acked / (now - before),
-            median_seconds=tally.percentile(0.5),
-            p99_seconds=tally.percentile(0.99),
+            median_seconds=percentile(tally.waits, 0.5),
+            p99_seconds=percentile(tally.waits, 0.99),
             refused=tally.refused,
         )
         # The last is short, and says little.

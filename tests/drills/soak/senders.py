@@ -31,11 +31,6 @@ class Tally:
     waits: list[float] = field(default_factory=list)
     """How long each acknowledgement took, in seconds."""
 
-    def percentile(self, share: float) -> float:
-        """The time in which this share of the acknowledgements came; 0 if none did."""
-        waits = sorted(self.waits)
-        return waits[min(len(waits) - 1, int(share * len(waits)))] if waits else 0.0
-
 
 class Crowd:
     """Sends events from many connections, each request until it is acknowledged."""
