@@ -38,6 +38,9 @@ _DISK = {"name": "journal", "mountPath": "/var/lib/shoptrail"}
 _JOURNAL_BYTES = 1024**3
 # Besides the journal there is room for what of it can't be read and is set aside.
 _DISK_SIZE = "4Gi"
+# A copy, which goes with its pod: a new one makes its own.
+_COLUMNS = {"name": "columns", "mountPath": "/var/lib/shoptrail"}
+_COLUMNS_SIZE = "20Gi"
 # So long a replica is well before the next one goes: more than its callers take to hear of it.
 _SETTLING_SECONDS = 10
 
@@ -122,7 +125,11 @@ def _process_pod(process: str) -> Manifest:
         # A sidecar of Kubernetes: up before the process, down after it.
         initContainers=[_proxy(process, restartPolicy="Always")],
         containers=[_process_container(process)],
-        volumes=[*_volumes(process), {"name": "temporary", "emptyDir": {"sizeLimit": "1Gi"}}],
+        volumes=[
+            *_volumes(process),
+            _empty(_TEMPORARY, "1Gi"),
+            *([_empty(_COLUMNS, _COLUMNS_SIZE)] if process == "query" else []),
+        ],
     )
 
 
@@ -145,7 +152,12 @@ def _process_container(process: str) -> Manifest:
         # Through the proxy, and asking nobody else: a database that is away is no reason to die.
         livenessProbe={**alive, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
         readinessProbe={**ready, "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2},
-        volumeMounts=[TLS_MOUNT, _TEMPORARY, *([_DISK] if process in _WITH_DISK else [])],
+        volumeMounts=[
+            TLS_MOUNT,
+            _TEMPORARY,
+            *([_DISK] if process in _WITH_DISK else []),
+            *([_COLUMNS] if process == "query" else []),
+        ],
     )
 
 
@@ -165,6 +177,8 @@ def _variables(process: str) -> list[Manifest]:
         # A directory in it, since the disk's own belongs to root.
         values["JOURNAL_DIRECTORY"] = f"{_DISK['mountPath']}/journal"
         values["JOURNAL_BYTES"] = str(_JOURNAL_BYTES)
+    if process == "query":
+        values["COLUMNS_PATH"] = f"{_COLUMNS['mountPath']}/columns.duckdb"
     called = {
         GATEWAY: SERVICES,
         "ingest": ("keys",),
@@ -224,6 +238,10 @@ def _volumes(process: str) -> list[Manifest]:
         tls_volume(process),
         {"name": "envoy", "configMap": {"name": f"envoy-{process}"}},
     ]
+
+
+def _empty(mount: Manifest, size: str) -> Manifest:
+    return {"name": mount["name"], "emptyDir": {"sizeLimit": size}}
 
 
 def _spread(process: str) -> list[Manifest]:

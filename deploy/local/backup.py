@@ -15,10 +15,11 @@ from pathlib import Path
 
 from deploy.backup import RestoreError, Saved, restore, save
 from deploy.local import mariadb
-from deploy.local.environment import SERVICES, Secrets, keep_secrets
+from deploy.local.environment import COLUMNS, SERVICES, Secrets, keep_secrets
 from deploy.local.mesh import DATABASES, sole_launcher
 from deploy.local.private_files import make_private_directory
 from deploy.local.processes import StartError
+from services.query.duck import remove_columns
 
 KEYS_NAME = "people.keys"
 
@@ -67,6 +68,7 @@ async def _run(arguments: argparse.Namespace) -> Saved:
                     keys=arguments.keys or arguments.file.with_name(KEYS_NAME),
                     subject_key=keys["maintenance"],
                 )
+            remove_columns(directory / arguments.database / COLUMNS)
             return await restore(
                 urls,
                 arguments.file,

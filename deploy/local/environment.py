@@ -13,6 +13,10 @@ SERVICES = ("ingest", "query", "keys", "maintenance")
 # The last three are for programs of others that call the services directly.
 IDENTITIES = (*SERVICES, "gateway", "cron", "operator", "order-service", "back-office", "client")
 
+# What services keep beside their databases, in the data directory.
+JOURNAL = "journal"
+COLUMNS = "columns.duckdb"
+
 # Nobody needs to hear that a process is about to stop: the launcher stops them in order.
 _DRAIN_SECONDS = "0"
 _GRACE_SECONDS = "2"
@@ -73,10 +77,10 @@ def of_service(
     certificates: CertificateFiles,
     database_url: str,
     redis_url: str,
-    journal_directory: Path,
+    data_directory: Path,
     secrets: Secrets,
 ) -> dict[str, str]:
-    """The environment of a service. Only Ingest has a journal."""
+    """The environment of a service, which may keep files of its own in the data directory."""
     variables = {
         "LISTEN_ADDRESS": addresses.grpc[service],
         "METRICS_ADDRESS": addresses.metrics[service],
@@ -88,7 +92,9 @@ def of_service(
     if service == "keys":
         variables["PEPPERS"] = secrets.peppers
     if service == "ingest":
-        variables["JOURNAL_DIRECTORY"] = str(journal_directory)
+        variables["JOURNAL_DIRECTORY"] = str(data_directory / JOURNAL)
+    if service == "query":
+        variables["COLUMNS_PATH"] = str(data_directory / COLUMNS)
     if service in ("ingest", "query"):
         variables["KEYS_ADDRESS"] = addresses.grpc["keys"]
     if service in ("query", "maintenance"):

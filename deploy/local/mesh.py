@@ -106,7 +106,7 @@ class Mesh:
                         certificates=certificates[service],
                         database_url=stores.database_urls[service],
                         redis_url=stores.redis_urls[service],
-                        journal_directory=self._data_directory / "journal",
+                        data_directory=self._data_directory,
                         secrets=secrets,
                     ),
                 )

@@ -54,7 +54,10 @@ async def main() -> None:
         )
         stack.push_async_callback(channel.close)
         sightings = Sightings()
-        columns = DuckColumns(Path(config.columns_path) if config.columns_path else None)
+        columns = DuckColumns(
+            Path(config.columns_path) if config.columns_path else None,
+            memory_mib=config.columns_memory_mib,
+        )
         stack.push_async_callback(columns.close)
         page_tokens = PageTokens(config.page_token_key.get_secret_value())
 
@@ -87,7 +90,7 @@ async def main() -> None:
         handover = Handover()
         projector = Projector(database, ingest, sightings=sightings, handover=handover)
         keeper = ColumnKeeper(database, columns, handover=handover)
-        await keeper.follow_changes()
+        await keeper.start()
         # A projector that fails for good ends the process, which is then started anew.
         async with asyncio.TaskGroup() as tasks:
             projection = tasks.create_task(projector.run())

@@ -27,7 +27,8 @@ class ColumnKeeper:
     """Copies what is listed and isn't in the columns yet.
 
     It does so when the handover has word of something new; and looks by itself every
-    `pause_seconds`, since other replicas may have listed something.
+    `pause_seconds`, since other replicas may have listed something. Every `tidy_seconds` it sees
+    to it that nothing stays on disk of what was overwritten.
 
     The columns may be new and empty: they answer with what they have, and say how fresh that is.
     """
@@ -40,6 +41,7 @@ class ColumnKeeper:
         handover: Handover | None = None,
         pause_seconds: float = 1.0,
         report_seconds: float = 30.0,
+        tidy_seconds: float = 3600.0,
     ) -> None:
         self._database = database
         self._columns = columns
@@ -49,12 +51,29 @@ class ColumnKeeper:
         self._uid = new_uid("copy")
         self._reported: dict[int, int] = {}
         self._report_again_at = 0.0
+        self._tidy_seconds = tidy_seconds
+        self._tidy_again_at = time.monotonic() + tidy_seconds
+
+    async def start(self) -> None:
+        """Make a copy of before fit to be asked: it hears of what was overwritten since.
+
+        If it knows more than the listing, which was put back to what it was or is another one,
+        it begins anew.
+        """
+        listed = {cursor.shard: cursor.position for cursor in await self._list_cursors()}
+        if any(copy.position > listed.get(copy.shard, 0) for copy in await self._columns.cursors()):
+            log.warning("columns of another listing, made anew")
+            await self._columns.clear()
+        await self.follow_changes()
 
     async def run(self) -> None:
         """Follow the listing until cancelled. A failure is logged, and tried again soon."""
         while True:
             heed_cancellation()
             try:
+                if time.monotonic() >= self._tidy_again_at:
+                    self._tidy_again_at = time.monotonic() + self._tidy_seconds
+                    await self._columns.tidy()
                 if await self.copy_page():
                     continue
             except Exception as error:
@@ -77,12 +96,8 @@ class ColumnKeeper:
         """Bring what is copied up to date with what was overwritten, and tell that it is.
 
         Returns how far the listing is, as it was before.
-
-        Whoever starts with a copy of before must do so first, or would tell of who was erased.
         """
-        async with self._database.read() as snapshot:
-            live = await repository.find_live_generation(snapshot)
-            found = await repository.list_cursors(snapshot, live)
+        found = await self._list_cursors()
         listed = {cursor.shard: cursor for cursor in found}
         reached: dict[int, int] = {}
         for cursor in await self._columns.cursors():
@@ -100,6 +115,11 @@ class ColumnKeeper:
             self._reported = reached
             self._report_again_at = time.monotonic() + self._report_seconds
         return found
+
+    async def _list_cursors(self) -> list[Cursor]:
+        async with self._database.read() as snapshot:
+            live = await repository.find_live_generation(snapshot)
+            return await repository.list_cursors(snapshot, live)
 
     async def _follow_page(self, cursor: Cursor, after: int) -> int:
         """Follow some changes after a number; returns how far that got."""

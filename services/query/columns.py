@@ -233,6 +233,15 @@ class EventColumns(Protocol):
     async def amend(self, shard: int, change_number: int, facts: Sequence[Fact]) -> None:
         """Put events in the places of those with their ids, up to a change: all or none."""
 
+    async def clear(self) -> None:
+        """Forget all events, and how far it has got."""
+
+    async def tidy(self) -> None:
+        """Leave nothing on disk of what was overwritten or cleared.
+
+        Questions are answered meanwhile, but for a moment at its end.
+        """
+
     async def funnel(
         self,
         scope: Scope,

@@ -1,5 +1,7 @@
 """Query's configuration."""
 
+from pydantic import Field
+
 from common.config import KeyringConfig, ServiceConfig
 
 
@@ -12,5 +14,8 @@ class QueryConfig(ServiceConfig, KeyringConfig, env_prefix="QUERY_"):
     columns_path: str = ""
     """The file that the columns are kept in, which no other process may use.
 
-    If empty, memory: then they are made anew after each start, which takes a while.
+    If empty, memory: it grows with the events, and they are made anew after each start.
     """
+
+    columns_memory_mib: int = Field(default=512, ge=64)
+    """How much memory the columns take at most, if they are kept in a file."""

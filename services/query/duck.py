@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import shutil
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +18,7 @@ import duckdb
 import msgspec
 
 from common.digest import digest_of
+from common.log import describe_failure
 from common.uid import parse_uid
 from services.query.amendments import retold
 from services.query.carts import CART_MOVES, NO_CHANGE, CartMove, read_cart_change
@@ -57,6 +60,8 @@ from services.query.orders import (
 from services.query.payload import text_in
 from services.query.projection import ALIAS, IDENTIFY, TRACK, Fact
 from services.query.quarters import QUARTER, quarter_of
+
+log = logging.getLogger(__name__)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = datetime(9999, 1, 1, tzinfo=UTC)
@@ -125,6 +130,7 @@ _VISITS = "visits_1"
 # Up to which change of the log the events are as it left them; and whether the file may still
 # hold what was overwritten since it was written whole.
 _CHANGES, _RESIDUE = "changes_1", "residue_1"
+_TABLES = (_EVENTS, _VISITS, _ORDERS, _CURSORS, _CHANGES)
 _VISITS_OF_EVENTS = (
     f"SELECT DISTINCT store, time // {QUARTER // timedelta(microseconds=1)} AS quarter,"  # noqa: S608
     f" coalesce(account, browser) AS subject FROM {_EVENTS}"
@@ -176,21 +182,29 @@ _WHOLE, _BEFORE = -2, -1
 _SIGN = f"CASE move WHEN {CartMove.ADDED:d} THEN 1 WHEN {CartMove.REMOVED:d} THEN -1 ELSE 0 END"
 
 
+# What DuckDB says of a file that is in use.
+_OF_ANOTHER_PROCESS = "Could not set lock"
+
 # As the sender wrote them, so that a catalogue tells numbers from texts.
 _numbers = msgspec.json.Encoder(decimal_format="number")
 
 
 class DuckColumns:
-    """Keeps the events in a file, which no other process may have open; without one, in memory."""
+    """Keeps the events in a file, which no other process may have open; without one, in memory.
 
-    def __init__(self, path: Path | None = None) -> None:
-        if path is not None and path.exists():
-            _remove_residue(path)
-        self._connection = duckdb.connect(str(path) if path else ":memory:")
+    With a file, `memory_mib` is how much memory they take at most: what is asked less often is
+    read again, and what a question needs beyond it is put on disk beside the file meanwhile.
+    A file that can't be read is made anew, empty.
+    """
+
+    def __init__(self, path: Path | None = None, *, memory_mib: int = 512) -> None:
+        self._path = path
+        self._memory_mib = memory_mib
+        self._connection = self._open()
         self._writing = asyncio.Lock()
         self._asking: set[asyncio.Future[list[Any]]] = set()
-        for statement in _PREPARE:
-            self._connection.execute(statement)
+        self._answering = asyncio.Event()
+        self._answering.set()
 
     async def cursors(self) -> list[Cursor]:
         rows = await self._ask(
@@ -210,6 +224,9 @@ class DuckColumns:
 
     async def amend(self, shard: int, change_number: int, facts: Sequence[Fact]) -> None:
         await self._write(self._amend, shard, change_number, facts)
+
+    async def clear(self) -> None:
+        await self._write(self._clear)
 
     async def funnel(
         self,
@@ -691,21 +708,49 @@ class DuckColumns:
         )
         return [Loss(*row) for row in rows]
 
-    async def close(self) -> None:
+    async def tidy(self) -> None:
+        if self._path is None:
+            return
         async with self._writing:
-            if self._asking:  # Of calls that were cancelled, whose threads go on.
-                await asyncio.wait(self._asking)
-            self._connection.close()
+            if not _has_residue(self._connection):
+                return
+            await _finish(_copy, self._connection.cursor(), _fresh(self._path))
+            self._answering.clear()
+            try:
+                if self._asking:
+                    await asyncio.wait(self._asking)
+                self._connection.close()
+                _take_over(self._path)
+                self._connection = self._open()
+            finally:
+                self._answering.set()
+
+    async def close(self) -> None:
+        try:
+            await self.tidy()
+        finally:
+            async with self._writing:
+                if self._asking:  # Of calls that were cancelled, whose threads go on.
+                    await asyncio.wait(self._asking)
+                self._connection.close()
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        if self._path is None:
+            return _prepared(":memory:")
+        try:
+            connection = _open(self._path)
+        except duckdb.Error as error:
+            if _OF_ANOTHER_PROCESS in str(error):
+                raise
+            log.warning("columns unreadable, made anew", extra=describe_failure(error))
+            remove_columns(self._path)
+            connection = _prepared(str(self._path))
+        connection.execute(f"SET memory_limit = '{self._memory_mib}MiB'")
+        return connection
 
     async def _write(self, work: Callable[..., None], *arguments: Any) -> None:
         async with self._writing:
-            cursor = self._connection.cursor()
-            running = asyncio.ensure_future(asyncio.to_thread(work, cursor, *arguments))
-            try:
-                await asyncio.shield(running)
-            except asyncio.CancelledError:
-                await asyncio.wait([running])  # The thread goes on with the connection.
-                raise
+            await _finish(work, self._connection.cursor(), *arguments)
 
     async def _question(self, scope: Scope) -> _Question:
         pairs = await self._ask(
@@ -720,6 +765,7 @@ class DuckColumns:
             with cursor:
                 return cursor.execute(statement, parameters).fetchall()
 
+        await self._answering.wait()
         # A cursor is a connection of its own, and sees what was committed when it began. It is
         # made here, since the connection refuses what several threads ask of it at once.
         asking = asyncio.ensure_future(asyncio.to_thread(ask, self._connection.cursor()))
@@ -792,28 +838,94 @@ class DuckColumns:
             # Else the file beside it, which has what was added lately, would keep it.
             connection.execute("CHECKPOINT")
 
+    def _clear(self, connection: duckdb.DuckDBPyConnection) -> None:
+        with connection:
+            connection.execute("BEGIN")
+            for table in _TABLES:
+                connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names only
+            connection.execute(f"CREATE TABLE IF NOT EXISTS {_RESIDUE} (mark BOOLEAN)")
+            connection.execute("COMMIT")
+            connection.execute("CHECKPOINT")
 
-def _remove_residue(path: Path) -> None:
-    """Write the file whole and anew, if it may hold what was overwritten: blocks stay as they are.
 
-    Nobody else has it open.
-    """
-    fresh = path.with_name(f"{path.name}.fresh")
+async def _finish(work: Callable[..., None], *arguments: Any) -> None:
+    """Do work in a thread, to its end even if the caller is cancelled."""
+    running = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])  # The thread goes on with the connection.
+        raise
+
+
+def remove_columns(path: Path) -> None:
+    """Remove the file that columns are kept in, and what is beside it, if there is one."""
+    for name in (path, _fresh(path)):
+        name.unlink(missing_ok=True)
+        name.with_name(f"{name.name}.wal").unlink(missing_ok=True)
+    shutil.rmtree(_spilled(path), ignore_errors=True)
+
+
+def _open(path: Path) -> duckdb.DuckDBPyConnection:
+    """Open a file that may be of another version, or hold what was overwritten."""
+    if path.exists():
+        with duckdb.connect(str(path)) as connection:
+            # What a process put there that was killed while it answered.
+            shutil.rmtree(_spilled(path), ignore_errors=True)
+            tables = _tables_of(connection)
+            if _RESIDUE in tables and tables <= {*_TABLES, _RESIDUE}:
+                _copy(connection.cursor(), _fresh(path))
+        if not tables <= {*_TABLES, _RESIDUE}:  # There nobody would follow who is erased.
+            remove_columns(path)
+        elif _RESIDUE in tables:
+            _take_over(path)
+    return _prepared(str(path))
+
+
+def _prepared(name: str) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(name)
+    for statement in _PREPARE:
+        connection.execute(statement)
+    return connection
+
+
+def _fresh(path: Path) -> Path:
+    return path.with_name(f"{path.name}.fresh")
+
+
+def _spilled(path: Path) -> Path:
+    return path.with_name(f"{path.name}.tmp")
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, fresh: Path) -> None:
+    """Write another file, of what there is: blocks stay as they are when rows go."""
     fresh.unlink(missing_ok=True)
-    with duckdb.connect(str(path)) as old:
-        known = {name for (name,) in old.execute("SHOW TABLES").fetchall()}
-        if _RESIDUE not in known:
-            return
-    with duckdb.connect(str(fresh)) as new:
-        for statement in _PREPARE:
-            new.execute(statement)
-        new.execute("ATTACH $path AS old (READ_ONLY)", {"path": str(path)})
-        for name in (_EVENTS, _ORDERS, _CURSORS, _CHANGES):
-            new.execute(f"INSERT INTO {name} FROM old.{name}")
-        new.execute(f"INSERT INTO {_VISITS} {_VISITS_OF_EVENTS}")
-        new.execute("DETACH old")
-    fresh.replace(path)
+    with connection:
+        (own,) = connection.execute("SELECT current_database()").fetchall()[0]
+        connection.execute("ATTACH $path AS fresh", {"path": str(fresh)})
+        try:
+            connection.execute("USE fresh")
+            for statement in _PREPARE:
+                connection.execute(statement)
+            for name in _TABLES:
+                connection.execute(f'INSERT INTO {name} FROM "{own}".{name}')
+        finally:
+            connection.execute(f'USE "{own}"')
+            connection.execute("DETACH fresh")
+
+
+def _take_over(path: Path) -> None:
+    """Put the other file in the place of the one that nobody has open any more."""
+    _fresh(path).replace(path)
     path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
+
+
+def _has_residue(connection: duckdb.DuckDBPyConnection) -> bool:
+    return _RESIDUE in _tables_of(connection)
+
+
+def _tables_of(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    return {name for (name,) in connection.execute("SHOW TABLES").fetchall()}
 
 
 class _Question:

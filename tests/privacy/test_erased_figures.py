@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import func, select
 
 from common.uid import new_uid
@@ -202,29 +204,63 @@ async def test_columns_forget_the_person_and_still_count_what_happened(shop: Sho
     assert await look() == (101, {"(erased) /  / ", "mail /  / ", ""}, 0)
 
 
-async def test_the_file_of_the_columns_is_written_anew_without_what_was_erased(
-    tmp_path: Path,
-) -> None:
+NOTED = b'{"properties": {"note": "planted words"}}'
+
+
+def has_note(path: Path) -> bool:
+    return b"planted words" in path.read_bytes()
+
+
+def noted(payload: bytes) -> Fact:
+    recorded = happened(new_uid("sto"), payload=payload)
+    recorded.position = 1
+    return fact_of(recorded_event(recorded, shard=0))
+
+
+@pytest.fixture
+async def columns_path(tmp_path: Path) -> Path:
+    """A file of columns that hold planted words."""
     path = tmp_path / "columns.duckdb"
-    store_uid = new_uid("sto")
-
-    def fact(payload: bytes) -> Fact:
-        recorded = happened(store_uid, payload=payload)
-        recorded.position = 1
-        return fact_of(recorded_event(recorded, shard=0))
-
     columns = DuckColumns(path)
-    planted = b'{"properties": {"note": "planted words"}}'
-    await columns.add(Cursor(0, 1, NOW), [fact(planted)])
+    await columns.add(Cursor(0, 1, NOW), [noted(NOTED)])
     await columns.close()
-    assert b"planted words" in path.read_bytes()
+    assert has_note(path)
+    return path
 
-    columns = DuckColumns(path)
-    await columns.amend(0, 1, [fact(b"{}")])
-    await columns.close()
-    columns = DuckColumns(path)
+
+async def test_the_file_of_the_columns_is_written_anew_without_what_was_erased(
+    columns_path: Path,
+) -> None:
+    columns = DuckColumns(columns_path)
+    asking = asyncio.create_task(columns.cursors())
+    await columns.amend(0, 1, [noted(b"{}")])
+    await columns.tidy()
+
+    assert not has_note(columns_path)
+    assert await asking
     assert await columns.cursors() == [Cursor(0, 1, NOW, change_number=1)]
+    # A database that goes on, to which may be added.
+    await columns.add(Cursor(0, 2, NOW), [])
+    await columns.close()
+    assert os.listdir(columns_path.parent) == ["columns.duckdb"]  # noqa: PTH208 - briefly
+
+
+@pytest.mark.parametrize("way", ["closed", "killed", "cleared"])
+async def test_columns_leave_no_file_with_what_was_erased(
+    columns_path: Path, tmp_path_factory: pytest.TempPathFactory, way: str
+) -> None:
+    columns = DuckColumns(columns_path)
+    if way == "cleared":
+        await columns.clear()
+    else:
+        await columns.amend(0, 1, [noted(b"{}")])
+    if way == "killed":
+        left = tmp_path_factory.mktemp("left") / columns_path.name
+        shutil.copy(columns_path, left)
+        await columns.close()
+        assert has_note(left)
+        columns, columns_path = DuckColumns(left), left
     await columns.close()
 
-    assert b"planted words" not in path.read_bytes()
-    assert os.listdir(tmp_path) == ["columns.duckdb"]  # noqa: PTH208 - blocks as briefly as any
+    assert not has_note(columns_path)
+    assert os.listdir(columns_path.parent) == ["columns.duckdb"]  # noqa: PTH208 - briefly

@@ -77,8 +77,8 @@ async def test_no_event_is_lost_while_every_key_is_rotated_twice(town: Town) -> 
             current[number] = (rotated.key, rotated.text)
             ended.append(old_text)
         town.clock.ahead += OVERLAP
-        for old_text in ended:
-            assert await town.statuses(old_text) == [401, 401]
+        for old_text in ended:  # A gateway may still have to hear that the key has an end.
+            assert await town.seconds_until(401, old_text) < 1
 
     for sender in everyone:
         await sender.send_more()

@@ -250,7 +250,6 @@ async def staged(
             grpc=dict(zip(SERVICES, hosts, strict=False)),
             metrics=dict(zip(SERVICES, hosts[len(SERVICES) :], strict=True)),
         )
-        journal_directory = directory / "journal"
         programs = {}
         for service in SERVICES:
             proxy = network if service == "ingest" else other_network
@@ -262,7 +261,7 @@ async def staged(
                     certificates=certificates[service],
                     database_url=server.url(service).replace(f":{server.port}/", f":{proxy.port}/"),
                     redis_url=redis_server.url(service),
-                    journal_directory=journal_directory,
+                    data_directory=directory,
                     secrets=secrets,
                 ),
                 directory,
@@ -296,7 +295,7 @@ async def staged(
             root=root,
             operator=certificates["operator"],
             keys_address=addresses.grpc["keys"],
-            journal_directory=journal_directory,
+            journal_directory=directory / environment.JOURNAL,
         )
         await stage.wait_until_ready()
         yield stage

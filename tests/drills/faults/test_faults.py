@@ -524,7 +524,9 @@ async def test_who_has_no_unique_key_is_found_out(stage: Stage, table: Figures) 
     async with stage.root.connect() as connection:
         await connection.exec_driver_sql("ALTER TABLE events DROP INDEX store_uid")
         try:
-            report = await run_drill(stage, times(3, kill("gateway")), recounted=False)
+            # Without a journal, it is the sender who tries again what may be stored.
+            async with stage.replaced("ingest", variables={"INGEST_JOURNAL_DIRECTORY": ""}):
+                report = await run_drill(stage, swallowed_commits, recounted=False)
         finally:
             await connection.exec_driver_sql(
                 "UPDATE events JOIN (SELECT store_uid, message_key, MIN(id) AS first FROM events"

@@ -36,6 +36,8 @@ _MIB = 2**20
 # A database that is as large as what half an hour brings: with less, it is soon busy with reading
 # and writing pages, and the half hour shows that and nothing else.
 _DATABASE_OPTIONS = ("--innodb-buffer-pool-size=8G", "--innodb-log-file-size=2G")
+# So little that the half hour's events fill it: with more, Query would grow until it is full.
+_OF_QUERY = {"QUERY_COLUMNS_MEMORY_MIB": "128"}
 
 
 async def measure_capacity(stage: Stage, shop: Shop, query: AsyncEngine) -> tuple[float, int]:
@@ -185,7 +187,10 @@ def say(line: str) -> None:
 async def run(*, minutes: float, share: float, write: bool) -> Iterable[str]:
     """Soak a mesh; returns what is wrong, in sentences."""
     with tempfile.TemporaryDirectory() as name:
-        async with staged(Path(name), database_options=_DATABASE_OPTIONS) as stage:
+        async with (
+            staged(Path(name), database_options=_DATABASE_OPTIONS) as stage,
+            stage.replaced("query", variables=_OF_QUERY),
+        ):
             query = create_async_engine(
                 stage.mariadb.migration_url("query"),
                 poolclass=NullPool,
@@ -231,7 +236,8 @@ async def run(*, minutes: float, share: float, write: bool) -> Iterable[str]:
         draw(samples, _DOCUMENTS / "soak.png")
         picture = "![What the processes took over time](soak.png)"
         options = " and ".join(f"`{option}`" for option in _DATABASE_OPTIONS)
-        given = f"At most; MariaDB has {options}, and keeps what it is given:"
+        of_query = " and ".join(f"`{name}={value}`" for name, value in _OF_QUERY.items())
+        given = f"At most; MariaDB has {options}, and keeps what it is given; Query has {of_query}:"
         replace_block(
             _DOCUMENTS / "reliability.md", "soak", f"{summary}\n\n{picture}\n\n{given}\n\n{table}"
         )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
+from asyncio.subprocess import PIPE
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -292,6 +296,59 @@ async def test_columns_in_a_file_go_on_where_they_were(tmp_path: Path) -> None:
     await again.close()
 
     assert (cursor.position, rows[0].event_count) == (2, 2)
+
+
+async def test_a_file_that_cannot_be_read_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "columns.duckdb"
+    path.write_bytes(b"no database " * 1000)
+
+    columns = DuckColumns(path)
+    assert await columns.cursors() == []
+    await columns.close()
+
+
+async def test_a_file_of_another_version_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "columns.duckdb"
+    with duckdb.connect(str(path)) as other:
+        other.execute("CREATE TABLE events_0 AS SELECT 'planted words' AS note")
+
+    await DuckColumns(path).close()
+
+    assert b"planted words" not in path.read_bytes()
+
+
+async def test_a_file_that_another_process_has_open_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "columns.duckdb"
+    holding = f"import duckdb; held = duckdb.connect({str(path)!r}); print(flush=True); input()"
+    holder = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", holding, stdin=PIPE, stdout=PIPE
+    )
+    assert holder.stdout is not None
+    await holder.stdout.readline()
+
+    with pytest.raises(duckdb.IOException):
+        DuckColumns(path)
+    await holder.communicate(b"\n")
+
+    assert path.exists()
+
+
+async def test_the_keeper_begins_anew_with_columns_that_know_more_than_the_listing(
+    scene: Scene,
+) -> None:
+    await scene.project(happened(scene.store_uid))
+    await Log(scene.columns).add(*(happened(new_uid("sto")) for _ in range(2)))
+
+    keeper = ColumnKeeper(scene.database, scene.columns)
+    await keeper.start()
+    assert await scene.columns.cursors() == []
+    while await keeper.copy_page():
+        pass
+
+    [cursor] = await scene.columns.cursors()
+    scope = Scope(scene.store_uid, NOON, NOON + HOUR)
+    [row] = await scene.columns.break_down(scope, None, Dimension.PAGE, limit=9)
+    assert (cursor.position, row.event_count) == (1, 1)
 
 
 async def test_the_keeper_copies_each_listed_event_once(scene: Scene) -> None:
