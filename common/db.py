@@ -360,6 +360,9 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
         "busy_timeout = 5000",
         # What is deleted is overwritten, and doesn't stay in the file until its place is used.
         "secure_delete = ON",
+        # In KiB. The 2 MiB of the default are less than what a page of the log changes: pages
+        # would go to the log of writes and come back, several times within a transaction.
+        "cache_size = -32768",
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

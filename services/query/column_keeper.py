@@ -27,7 +27,9 @@ class ColumnKeeper:
     """Copies what is listed and isn't in the columns yet.
 
     It does so when the handover has word of something new; and looks by itself every
-    `pause_seconds`, since other replicas may have listed something. Every `tidy_seconds` it sees
+    `pause_seconds`, since other replicas may have listed something. When it has copied a few
+    events it rests for `rest_seconds`, so that more come together: to copy a page costs far more
+    than each of its events does. Every `tidy_seconds` it sees
     to it that nothing stays on disk of what was overwritten.
 
     The columns may be new and empty: they answer with what they have, and say how fresh that is.
@@ -41,6 +43,7 @@ class ColumnKeeper:
         handover: Handover | None = None,
         pause_seconds: float = 1.0,
         report_seconds: float = 30.0,
+        rest_seconds: float = 0.5,
         tidy_seconds: float = 3600.0,
     ) -> None:
         self._database = database
@@ -51,6 +54,7 @@ class ColumnKeeper:
         self._uid = new_uid("copy")
         self._reported: dict[int, int] = {}
         self._report_again_at = 0.0
+        self._rest_seconds = rest_seconds
         self._tidy_seconds = tidy_seconds
         self._tidy_again_at = time.monotonic() + tidy_seconds
 
@@ -74,15 +78,18 @@ class ColumnKeeper:
                 if time.monotonic() >= self._tidy_again_at:
                     self._tidy_again_at = time.monotonic() + self._tidy_seconds
                     await self._columns.tidy()
-                if await self.copy_page():
+                copied_count = await self.copy_page()
+                if copied_count >= _PAGE_EVENTS:
                     continue
+                if copied_count:
+                    await asyncio.sleep(self._rest_seconds)
             except Exception as error:
                 log.warning("columns not kept", extra=describe_failure(error))
                 await asyncio.sleep(_PAUSE_AFTER_FAILURE_SECONDS)
             await self._handover.wait(self._pause_seconds)
 
-    async def copy_page(self) -> bool:
-        """Copy some events of each shard; returns whether there were any."""
+    async def copy_page(self) -> int:
+        """Copy some events of each shard; returns how many."""
         listed = await self.follow_changes()
         known = {cursor.shard: cursor.position for cursor in await self._columns.cursors()}
         copied = [
@@ -90,7 +97,7 @@ class ColumnKeeper:
             for cursor in listed
             if cursor.position > known.get(cursor.shard, -1)
         ]
-        return any(copied)
+        return sum(copied)
 
     async def follow_changes(self) -> list[Cursor]:
         """Bring what is copied up to date with what was overwritten, and tell that it is.
@@ -137,11 +144,11 @@ class ColumnKeeper:
         await self._columns.amend(cursor.shard, reached, facts)
         return reached
 
-    async def _copy(self, listed: Cursor, *, after_position: int | None) -> bool:
+    async def _copy(self, listed: Cursor, *, after_position: int | None) -> int:
         batch = self._handover.take(listed, after_position or 0)
         if batch is not None:
             await self._columns.add(batch.cursor, batch.facts)
-            return True
+            return len(batch.facts)
         after_id, last_id = ids_after(listed.shard, after_position or 0)
         async with self._database.read() as snapshot:
             events = await repository.list_events_between(
@@ -157,4 +164,4 @@ class ColumnKeeper:
                 listed.shard, position_of(last), last.receive_time, listed.change_number
             )
         await self._columns.add(reached, [fact_of(event) for event in events])
-        return bool(events)
+        return len(events)

@@ -123,14 +123,13 @@ _ORDER_COLUMNS = {
     "consent": "VARCHAR",
 }
 # The number goes up with each change, so a file of before is not read but made anew.
-_EVENTS, _ORDERS, _CURSORS = "events_3", "orders_3", "cursors_3"
+_EVENTS, _ORDERS, _CURSORS = "events_3", "orders_3", "cursors_4"
 # Who did anything in which quarter of an hour: follows from the events, of which there are many
 # more. May hold the same more than once.
 _VISITS = "visits_1"
-# Up to which change of the log the events are as it left them; and whether the file may still
-# hold what was overwritten since it was written whole.
-_CHANGES, _RESIDUE = "changes_1", "residue_1"
-_TABLES = (_EVENTS, _VISITS, _ORDERS, _CURSORS, _CHANGES)
+# Whether the file may still hold what was overwritten since it was written whole.
+_RESIDUE = "residue_1"
+_TABLES = (_EVENTS, _VISITS, _ORDERS, _CURSORS)
 _VISITS_OF_EVENTS = (
     f"SELECT DISTINCT store, time // {QUARTER // timedelta(microseconds=1)} AS quarter,"  # noqa: S608
     f" coalesce(account, browser) AS subject FROM {_EVENTS}"
@@ -144,8 +143,7 @@ _PREPARE = (
     f"CREATE TABLE IF NOT EXISTS {_ORDERS}"
     f" ({', '.join(f'{name} {kind}' for name, kind in _ORDER_COLUMNS.items())})",
     f"CREATE TABLE IF NOT EXISTS {_CURSORS}"
-    " (shard INTEGER PRIMARY KEY, position BIGINT, as_of BIGINT)",
-    f"CREATE TABLE IF NOT EXISTS {_CHANGES} (shard INTEGER PRIMARY KEY, number BIGINT)",
+    " (shard INTEGER PRIMARY KEY, position BIGINT, as_of BIGINT, change BIGINT)",
 )
 _READ_PAGE = (
     f"INSERT INTO {_EVENTS} SELECT * FROM"  # noqa: S608 - names of columns only
@@ -200,6 +198,8 @@ class DuckColumns:
     def __init__(self, path: Path | None = None, *, memory_mib: int = 512) -> None:
         self._path = path
         self._memory_mib = memory_mib
+        # As they are in the file: to ask DuckDB takes milliseconds.
+        self._cursors: dict[int, Cursor] = {}
         self._connection = self._open()
         self._writing = asyncio.Lock()
         self._asking: set[asyncio.Future[list[Any]]] = set()
@@ -207,17 +207,7 @@ class DuckColumns:
         self._answering.set()
 
     async def cursors(self) -> list[Cursor]:
-        rows = await self._ask(
-            "SELECT shard, position, as_of, coalesce(number, 0)"  # noqa: S608 - names only
-            f" FROM {_CURSORS} LEFT JOIN {_CHANGES} USING (shard)",
-            {},
-        )
-        return [
-            Cursor(
-                shard, position, None if as_of is None else _EPOCH + as_of * _MICROSECOND, number
-            )
-            for shard, position, as_of, number in rows
-        ]
+        return list(self._cursors.values())
 
     async def add(self, cursor: Cursor, facts: Sequence[Fact]) -> None:
         await self._write(self._add, cursor, facts)
@@ -739,11 +729,13 @@ class DuckColumns:
             return _prepared(":memory:")
         try:
             connection = _open(self._path)
+            self._cursors = _read_cursors(connection)
         except duckdb.Error as error:
             if _OF_ANOTHER_PROCESS in str(error):
                 raise
             log.warning("columns unreadable, made anew", extra=describe_failure(error))
             remove_columns(self._path)
+            self._cursors = {}
             connection = _prepared(str(self._path))
         connection.execute(f"SET memory_limit = '{self._memory_mib}MiB'")
         return connection
@@ -789,19 +781,10 @@ class DuckColumns:
                     {"first": min(ids), "last": max(ids)},
                 )
                 _add_orders(connection, facts)
-            connection.execute(
-                f"INSERT OR REPLACE INTO {_CURSORS} VALUES ($shard, $position, $as_of)",  # noqa: S608
-                {
-                    "shard": cursor.shard,
-                    "position": cursor.position,
-                    "as_of": _as_number(cursor.as_of_time) if cursor.as_of_time else None,
-                },
-            )
-            connection.execute(
-                f"INSERT OR IGNORE INTO {_CHANGES} VALUES ($shard, $number)",  # noqa: S608
-                {"shard": cursor.shard, "number": cursor.change_number},
-            )
-            connection.execute("COMMIT")
+            known = self._cursors.get(cursor.shard)
+            if known is not None:
+                cursor = replace(cursor, change_number=known.change_number)
+            self._commit(connection, cursor)
 
     def _amend(
         self,
@@ -830,13 +813,23 @@ class DuckColumns:
                     changed,
                 )
                 connection.execute(f"CREATE TABLE IF NOT EXISTS {_RESIDUE} (mark BOOLEAN)")
-            connection.execute(
-                f"INSERT OR REPLACE INTO {_CHANGES} VALUES ($shard, $number)",  # noqa: S608
-                {"shard": shard, "number": change_number},
-            )
-            connection.execute("COMMIT")
+            self._commit(connection, replace(self._cursors[shard], change_number=change_number))
             # Else the file beside it, which has what was added lately, would keep it.
             connection.execute("CHECKPOINT")
+
+    def _commit(self, connection: duckdb.DuckDBPyConnection, cursor: Cursor) -> None:
+        connection.execute(
+            f"INSERT OR REPLACE INTO {_CURSORS}"  # noqa: S608 - names only
+            " VALUES ($shard, $position, $as_of, $change)",
+            {
+                "shard": cursor.shard,
+                "position": cursor.position,
+                "as_of": _as_number(cursor.as_of_time) if cursor.as_of_time else None,
+                "change": cursor.change_number,
+            },
+        )
+        connection.execute("COMMIT")
+        self._cursors[cursor.shard] = cursor
 
     def _clear(self, connection: duckdb.DuckDBPyConnection) -> None:
         with connection:
@@ -845,6 +838,7 @@ class DuckColumns:
                 connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names only
             connection.execute(f"CREATE TABLE IF NOT EXISTS {_RESIDUE} (mark BOOLEAN)")
             connection.execute("COMMIT")
+            self._cursors = {}
             connection.execute("CHECKPOINT")
 
 
@@ -922,6 +916,14 @@ def _take_over(path: Path) -> None:
 
 def _has_residue(connection: duckdb.DuckDBPyConnection) -> bool:
     return _RESIDUE in _tables_of(connection)
+
+
+def _read_cursors(connection: duckdb.DuckDBPyConnection) -> dict[int, Cursor]:
+    rows = connection.execute(f"FROM {_CURSORS}").fetchall()
+    return {
+        shard: Cursor(shard, position, None if as_of is None else _as_time(as_of), change)
+        for shard, position, as_of, change in rows
+    }
 
 
 def _tables_of(connection: duckdb.DuckDBPyConnection) -> set[str]:

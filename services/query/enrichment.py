@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 _TEXT_LENGTH = 255
+_REMEMBERED = 8192
 _DEVICES = frozenset({"desktop", "mobile", "tablet"})
 
 
@@ -46,6 +48,8 @@ NOTHING_KNOWN = Surroundings()
 _decoder = msgspec.json.Decoder(_Fields)
 
 
+# Who sends one event sends more.
+@lru_cache(_REMEMBERED)
 def read_enrichment(enrichment: bytes) -> Surroundings:
     """What Ingest's JSON says; nothing, if there is none or it can't be read."""
     if not enrichment:

@@ -34,6 +34,11 @@ _COPIED = "store_uid, message_id, type, name, user_id, anonymous_id, occur_time"
 def fill(mesh: Mesh, events: int) -> int:
     """Have as many old events in the log, copied from some that were sent; returns how many."""
     drive(mesh, _FIRST, seconds=3)
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    wait_for(
+        lambda: run_job(mesh, "index-people", hour - _HOUR).endswith("_RAN"),
+        seconds=_LONGEST_RUN_SECONDS,
+    )
     with mesh.connect() as connection, connection.cursor() as cursor:
         # The job stops at the first that is young: none that is old comes later.
         cursor.execute("UPDATE events SET receive_time = UTC_TIMESTAMP(6) - INTERVAL 60 DAY")
@@ -44,17 +49,26 @@ def fill(mesh: Mesh, events: int) -> int:
             if sum(position for _, position in heads) >= events:
                 return sum(position for _, position in heads)
             for shard, position in heads:
+                of_shard = (position, shard << 48, (shard << 48) + position)
                 cursor.execute(
                     "INSERT INTO events (id, uid, message_key, receive_time, payload, enrichment,"
                     f" {_COPIED}) SELECT id + %s, RANDOM_BYTES(16), RANDOM_BYTES(16),"
                     f" UTC_TIMESTAMP(6) - INTERVAL 60 DAY, payload, enrichment, {_COPIED}"
                     " FROM events WHERE id > %s AND id <= %s",
-                    (position, shard << 48, (shard << 48) + position),
+                    of_shard,
                 )
                 cursor.execute(
-                    "UPDATE log_heads SET position = position + %s WHERE shard = %s",
-                    (position, shard),
+                    "INSERT INTO event_people (store_uid, digest, event_id)"
+                    " SELECT store_uid, digest, event_id + %s FROM event_people"
+                    " WHERE event_id > %s AND event_id <= %s",
+                    of_shard,
                 )
+                for table in ("people_cursors", "log_heads"):
+                    cursor.execute(
+                        f"UPDATE {table} SET position = position + %s WHERE shard = %s",
+                        (position, shard),
+                    )
+            sys.stderr.write(f"{2 * sum(position for _, position in heads):,} events\n")
 
 
 def run_job(mesh: Mesh, name: str, scheduled_time: datetime) -> str:
@@ -117,8 +131,6 @@ def measure(arguments: argparse.Namespace) -> str:
     ):
         events = fill(mesh, arguments.events)
         hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-        while not run_job(mesh, "index-people", hour - _HOUR).endswith("_RAN"):
-            pass
         for number in range(1, arguments.rounds + 1):
             quiet.append(drive(mesh, _LOAD, seconds=arguments.seconds))
             with expiring(mesh, hour - number * _HOUR):
