@@ -147,6 +147,7 @@ async def test_its_processes_start_from_what_is_in_it_and_write_nothing(
                 # Nobody is there, and for its jobs nobody needs to be.
                 MAINTENANCE_INGEST_ADDRESS="localhost:1",
                 MAINTENANCE_QUERY_ADDRESS="localhost:1",
+                MAINTENANCE_KEYS_ADDRESS="localhost:1",
                 MAINTENANCE_TLS_CERTIFICATE=str(tls / "tls.crt"),
                 MAINTENANCE_TLS_KEY=str(tls / "tls.key"),
                 MAINTENANCE_TLS_AUTHORITY=str(tls / "ca.crt"),

@@ -43,7 +43,7 @@ def jobs_of_services() -> dict[str, list[Job]]:
         "ingest": list(ingest_jobs(SubjectDigests(bytes(32)), _NOBODY)),
         "query": list(query_jobs(_NOBODY)),
         "keys": list(keys_jobs([Pepper(version=1, secret=bytes(32))])),
-        "maintenance": list(maintenance_jobs()),
+        "maintenance": list(maintenance_jobs(_NOBODY)),
     }
 
 

@@ -183,7 +183,7 @@ def _variables(process: str) -> list[Manifest]:
         GATEWAY: SERVICES,
         "ingest": ("keys",),
         "query": ("ingest", "keys"),
-        "maintenance": ("ingest", "query"),
+        "maintenance": ("ingest", "query", "keys"),
     }
     for service in called.get(process, ()):
         values[f"{service.upper()}_ADDRESS"] = f"127.0.0.1:{EGRESS_PORTS[service]}"

@@ -95,7 +95,7 @@ def of_service(
         variables["JOURNAL_DIRECTORY"] = str(data_directory / JOURNAL)
     if service == "query":
         variables["COLUMNS_PATH"] = str(data_directory / COLUMNS)
-    if service in ("ingest", "query"):
+    if service != "keys":
         variables["KEYS_ADDRESS"] = addresses.grpc["keys"]
     if service in ("query", "maintenance"):
         variables["INGEST_ADDRESS"] = addresses.grpc["ingest"]

@@ -54,11 +54,11 @@ INGEST: Mapping[str, Placement] = {
     "log_changes": _LOG_SHARD,
     "people_cursors": _LOG_SHARD,
     "expiry_cursors": _LOG_SHARD,
+    "journal_cursors": _LOG_SHARD,
     "store_settings": Placement(By.NOTHING, reason=_SETTINGS),
     "tracking_plans": Placement(By.NOTHING, counted=True, reason=_SETTINGS),
     "tracking_plan_versions": Placement(By.NOTHING, reason="beside its plan"),
     "purged_stores": _PURGED,
-    "journal_cursors": Placement(By.NOTHING, reason="names no shard yet; a row a journal in use"),
     **_LEDGER,
 }
 

@@ -154,7 +154,7 @@ class LogWriter:
         self._known_log = None
         async with self._database.begin() as transaction:
             await append.lock_log(transaction, self._shard)
-            done = await repository.lock_journal_cursor(transaction, journal_uid)
+            done = await repository.lock_journal_cursor(transaction, self._shard, journal_uid)
             deliveries = [
                 each.delivery
                 for each in kept
@@ -166,7 +166,7 @@ class LogWriter:
             ]
             _, written = await self._store(transaction, deliveries)
             await repository.put_journal_cursor(
-                transaction, journal_uid, position=kept[-1].sequence
+                transaction, self._shard, journal_uid, position=kept[-1].sequence
             )
         if written.new_count:
             self._news.tell(self._shard)
@@ -174,7 +174,7 @@ class LogWriter:
     async def forget_journal(self, journal_uid: bytes) -> None:
         """Forget how far a journal was that is gone."""
         async with self._database.begin() as transaction:
-            await repository.remove_journal_cursor(transaction, journal_uid)
+            await repository.remove_journal_cursor(transaction, self._shard, journal_uid)
 
     def _write_on(self) -> None:
         """See to it that those who wait are written."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import ColumnElement, delete, insert, select
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -169,21 +169,19 @@ async def get_events(
     return [LoggedEvent(row[0] - base, *row[1:]) for row in rows]
 
 
-async def lock_journal_cursor(transaction: AsyncConnection, journal_uid: bytes) -> int:
-    """Up to which of a journal's records the log has them; locked, unless it is 0."""
+async def lock_journal_cursor(transaction: AsyncConnection, shard: int, journal_uid: bytes) -> int:
+    """Up to which of a journal's records the shard has them; locked, unless it is 0."""
     statement = (
-        select(journal_cursors.c.position)
-        .where(journal_cursors.c.journal_uid == journal_uid)
-        .with_for_update()
+        select(journal_cursors.c.position).where(_of_journal(shard, journal_uid)).with_for_update()
     )
     return int(await transaction.scalar(statement) or 0)
 
 
 async def put_journal_cursor(
-    transaction: AsyncConnection, journal_uid: bytes, *, position: int
+    transaction: AsyncConnection, shard: int, journal_uid: bytes, *, position: int
 ) -> None:
-    """Note that the log has a journal's records up to this one."""
-    values = {"journal_uid": journal_uid, "position": position}
+    """Note that the shard has a journal's records up to this one."""
+    values = {"journal_uid": journal_uid, "position": position, "shard": shard}
     if transaction.dialect.name == "sqlite":
         on_sqlite = sqlite.insert(journal_cursors).values(**values)
         await transaction.execute(
@@ -196,11 +194,16 @@ async def put_journal_cursor(
         )
 
 
-async def remove_journal_cursor(transaction: AsyncConnection, journal_uid: bytes) -> None:
+async def remove_journal_cursor(
+    transaction: AsyncConnection, shard: int, journal_uid: bytes
+) -> None:
     """Forget a journal that is gone."""
-    await transaction.execute(
-        delete(journal_cursors).where(journal_cursors.c.journal_uid == journal_uid)
-    )
+    await transaction.execute(delete(journal_cursors).where(_of_journal(shard, journal_uid)))
+
+
+def _of_journal(shard: int, journal_uid: bytes) -> ColumnElement[bool]:
+    # Which shard, too: by that alone Vitess knows where the row is.
+    return (journal_cursors.c.shard == shard) & (journal_cursors.c.journal_uid == journal_uid)
 
 
 async def is_stored(transaction: AsyncConnection, witness: Witness) -> bool:

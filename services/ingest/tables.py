@@ -207,6 +207,7 @@ journal_cursors = Table(
     metadata,
     Column("journal_uid", _HASH, primary_key=True),
     Column("position", BigInteger, nullable=False),
+    Column("shard", Integer, nullable=False, server_default="0"),
     **TABLE_OPTIONS,
 )
 

@@ -3,6 +3,8 @@
 import asyncio
 from contextlib import AsyncExitStack
 
+import grpc
+
 from common.client import open_channel
 from common.config import read_config
 from common.cron.servicer import SERVICE as MAINTENANCE
@@ -23,8 +25,11 @@ from services.maintenance.privacy import PrivacyServicer
 from services.maintenance.receipts import ReceiptSigner
 from services.maintenance.subject import SubjectKeyNames, SubjectSeal
 from shoptrail.ingest.v1 import ingest_pb2_grpc
+from shoptrail.keys.v1 import keys_pb2, keys_pb2_grpc
 from shoptrail.maintenance.v1 import maintenance_pb2_grpc, privacy_pb2_grpc
 from shoptrail.query.v1 import query_pb2_grpc
+
+KEYS = keys_pb2.DESCRIPTOR.services_by_name["Keys"].full_name
 
 
 async def main() -> None:
@@ -39,10 +44,16 @@ async def main() -> None:
         stack.push_async_callback(database.dispose)
         redis = open_redis(config.redis_url.get_secret_value())
         stack.push_async_callback(redis.aclose)
-        ingest = open_channel(config.ingest_address, INGEST, "ingest", certificates)
-        stack.push_async_callback(ingest.close)
-        query = open_channel(config.query_address, QUERY, "query", certificates)
-        stack.push_async_callback(query.close)
+
+        def reach(address: str, service: str, identity: str) -> grpc.aio.Channel:
+            proxy = "maintenance" if config.behind_proxy else ""
+            channel = open_channel(address, service, identity, certificates, proxy=proxy)
+            stack.push_async_callback(channel.close)
+            return channel
+
+        ingest = ingest_pb2_grpc.IngestStub(reach(config.ingest_address, INGEST, "ingest"))
+        query = query_pb2_grpc.QueryStub(reach(config.query_address, QUERY, "query"))
+        keys = keys_pb2_grpc.KeysStub(reach(config.keys_address, KEYS, "keys"))
 
         page_tokens = PageTokens(config.page_token_key.get_secret_value())
         seal = SubjectSeal(config.subject_key.get_secret_value())
@@ -51,7 +62,7 @@ async def main() -> None:
         )
         caseworker = Caseworker(
             database,
-            Services(ingest_pb2_grpc.IngestStub(ingest), query_pb2_grpc.QueryStub(query)),
+            Services(ingest, query),
             seal=seal,
             key_names=SubjectKeyNames(config.subject_key.get_secret_value()),
             signer=signer,
@@ -62,7 +73,7 @@ async def main() -> None:
             "maintenance",
             database=database,
             redis=redis,
-            jobs=maintenance_jobs(),
+            jobs=maintenance_jobs(keys),
             page_tokens=page_tokens,
         )
         maintenance_pb2_grpc.add_MaintenanceServicer_to_server(cron, server)

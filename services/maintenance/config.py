@@ -12,6 +12,8 @@ class MaintenanceConfig(ServiceConfig, env_prefix="MAINTENANCE_"):
     """Host and port of Ingest, which keeps events."""
     query_address: str
     """Host and port of Query, which works figures out of them."""
+    keys_address: str
+    """Host and port of Keys, which knows what stores there are."""
     subject_key: SecretKey
     """64 hex digits: seals the ids of people while a case is at work, and hashes them."""
     receipt_key: SecretKey

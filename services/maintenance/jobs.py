@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.cron.analyse_tables import analyse_tables_job
 from common.cron.job import Batch, Job
 from common.cron.trim_runs import trim_runs_job
+from common.db import delete_some
+from common.purged_stores import clear_purged_stores_job
 from services.maintenance import repository
-from services.maintenance.tables import metadata
+from services.maintenance.tables import metadata, subject_keys
+
+if TYPE_CHECKING:
+    from shoptrail.keys.v1.keys_pb2_grpc import KeysAsyncStub
 
 log = logging.getLogger(__name__)
 
@@ -20,15 +26,17 @@ ARCHIVE_DAYS = 7
 
 _LATE = timedelta(days=1)
 _BATCH_ROWS = 100
+_BATCH_KEYS = 500
 
 
 class CasesLate(Exception):
     """People wait for an answer."""
 
 
-def maintenance_jobs() -> list[Job]:
-    """All jobs that Maintenance runs."""
+def maintenance_jobs(keys: KeysAsyncStub) -> list[Job]:
+    """All jobs that Maintenance runs. `keys` says which stores were purged."""
     return [
+        clear_purged_stores_job(keys, _clear_store),
         Job(
             name="close-archives",
             description="Removes archives of exports that are older than 7 days.",
@@ -44,6 +52,15 @@ def maintenance_jobs() -> list[Job]:
         analyse_tables_job(metadata),
         trim_runs_job(),
     ]
+
+
+async def _clear_store(
+    transaction: AsyncConnection, store_uid: str, *, cursor: str, now: datetime
+) -> Batch:
+    """Destroys the keys of the store's people, without which no backup tells of them."""
+    of_store = subject_keys.c.store_uid == store_uid
+    count = await delete_some(transaction, subject_keys, of_store, limit=_BATCH_KEYS)
+    return Batch(count, done=count < _BATCH_KEYS, cursor="keys")
 
 
 async def _close_archives(transaction: AsyncConnection, *, cursor: str, now: datetime) -> Batch:

@@ -15,9 +15,11 @@ from sqlalchemy.dialects import mysql
 
 from common.cron.tables import add_cron_tables
 from common.db import TABLE_OPTIONS, Timestamp, Uid, identity_columns
+from common.purged_stores import add_purged_stores_table
 
 metadata = MetaData()
 add_cron_tables(metadata)
+add_purged_stores_table(metadata)
 
 _BLOB = LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql")
 

@@ -29,8 +29,8 @@ class ColumnKeeper:
     It does so when the handover has word of something new; and looks by itself every
     `pause_seconds`, since other replicas may have listed something. When it has copied a few
     events it rests for `rest_seconds`, so that more come together: to copy a page costs far more
-    than each of its events does. Every `tidy_seconds` it sees
-    to it that nothing stays on disk of what was overwritten.
+    than each of its events does. Every `tidy_seconds` it sees to it that nothing stays on disk of
+    what was overwritten.
 
     The columns may be new and empty: they answer with what they have, and say how fresh that is.
     """

@@ -231,7 +231,10 @@ class EventColumns(Protocol):
         """
 
     async def amend(self, shard: int, change_number: int, facts: Sequence[Fact]) -> None:
-        """Put events in the places of those with their ids, up to a change: all or none."""
+        """Put events in the places of those with their ids, up to a change: all or none.
+
+        Of a shard that it knows.
+        """
 
     async def clear(self) -> None:
         """Forget all events, and how far it has got."""

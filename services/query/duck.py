@@ -854,9 +854,8 @@ async def _finish(work: Callable[..., None], *arguments: Any) -> None:
 
 def remove_columns(path: Path) -> None:
     """Remove the file that columns are kept in, and what is beside it, if there is one."""
-    for name in (path, _fresh(path)):
-        name.unlink(missing_ok=True)
-        name.with_name(f"{name.name}.wal").unlink(missing_ok=True)
+    for file in (path, _wal(path), _fresh(path), _wal(_fresh(path))):
+        file.unlink(missing_ok=True)
     shutil.rmtree(_spilled(path), ignore_errors=True)
 
 
@@ -887,13 +886,19 @@ def _fresh(path: Path) -> Path:
     return path.with_name(f"{path.name}.fresh")
 
 
+def _wal(path: Path) -> Path:
+    return path.with_name(f"{path.name}.wal")
+
+
 def _spilled(path: Path) -> Path:
     return path.with_name(f"{path.name}.tmp")
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, fresh: Path) -> None:
     """Write another file, of what there is: blocks stay as they are when rows go."""
+    # Of a process that was killed while it copied.
     fresh.unlink(missing_ok=True)
+    _wal(fresh).unlink(missing_ok=True)
     with connection:
         (own,) = connection.execute("SELECT current_database()").fetchall()[0]
         connection.execute("ATTACH $path AS fresh", {"path": str(fresh)})
@@ -911,7 +916,7 @@ def _copy(connection: duckdb.DuckDBPyConnection, fresh: Path) -> None:
 def _take_over(path: Path) -> None:
     """Put the other file in the place of the one that nobody has open any more."""
     _fresh(path).replace(path)
-    path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
+    _wal(path).unlink(missing_ok=True)
 
 
 def _has_residue(connection: duckdb.DuckDBPyConnection) -> bool:

@@ -29,7 +29,7 @@ from services.maintenance.repository import TakenOver
 from services.maintenance.tables import archive_parts, privacy_cases
 from shoptrail.ingest.v1 import event_pb2
 from shoptrail.maintenance.v1 import privacy_pb2
-from tests.conftest import key_metadata
+from tests.conftest import NOBODY, key_metadata
 from tests.privacy.desk import (
     DONE,
     ERASE,
@@ -270,7 +270,7 @@ async def test_archives_go_after_a_week_and_late_cases_are_reported(shop: Shop, 
         now = await database_now(snapshot)
 
     async def run(name: str, days: int) -> int:
-        (job,) = (one for one in maintenance_jobs() if one.name == name)
+        (job,) = (one for one in maintenance_jobs(NOBODY) if one.name == name)
         async with desk.database.begin() as transaction:
             batch = await job.run_batch(transaction, cursor="", now=now + timedelta(days=days))
         return batch.row_count

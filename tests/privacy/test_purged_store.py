@@ -15,6 +15,8 @@ from common.uid import new_uid
 from services.ingest.jobs import ingest_jobs
 from services.ingest.subjects import SubjectDigests
 from services.ingest.tables import metadata as ingest_tables
+from services.maintenance.jobs import maintenance_jobs
+from services.maintenance.repository import add_subject_keys, find_subject_keys
 from services.query.jobs import query_jobs
 from services.query.tables import FIGURES
 from services.query.tables import metadata as query_tables
@@ -49,9 +51,11 @@ async def clear(
     shop: Shop, service: str, record: Any, *, now: datetime = NOW + timedelta(minutes=1)
 ) -> int:
     """All batches of the service's job; returns how many rows went."""
-    jobs: Sequence[Job] = query_jobs(record)
-    if service == "ingest":
-        jobs = ingest_jobs(SubjectDigests(bytes(32)), record)
+    jobs: Sequence[Job] = {
+        "ingest": ingest_jobs(SubjectDigests(bytes(32)), record),
+        "query": query_jobs(record),
+        "maintenance": maintenance_jobs(record),
+    }[service]
     return await run(
         shop, service, next(one for one in jobs if one.name == "clear-purged-stores"), now=now
     )
@@ -138,6 +142,20 @@ async def test_what_comes_late_of_a_purged_store_is_cleared_for_a_week(shop: Sho
         counts.append(await clear(shop, "ingest", record, now=NOW + timedelta(days=days)) >= 10)
 
     assert counts == [True, True, True, False]
+
+
+async def test_backups_of_a_purged_store_can_be_read_no_more(shop: Shop) -> None:
+    other = new_uid("sto")
+    of_people = {number.to_bytes(16): number.to_bytes(32) for number in range(1200)}
+    async with shop.databases["maintenance"].begin() as transaction:
+        for store_uid in (shop.store_uid, other):
+            await add_subject_keys(transaction, store_uid, of_people)
+
+    assert await clear(shop, "maintenance", Record([shop.store_uid])) == 1200
+
+    async with shop.databases["maintenance"].read() as snapshot:
+        assert await find_subject_keys(snapshot, shop.store_uid, of_people) == {}
+        assert await find_subject_keys(snapshot, other, of_people) == of_people
 
 
 async def test_figures_that_are_made_anew_have_nothing_of_a_purged_store(shop: Shop) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import re
 import secrets
@@ -151,7 +152,7 @@ async def town(
             variables["JOURNAL_DIRECTORY"] = str(pod.directory / "journal")
         if pod.identity == "keys":
             variables["PEPPERS"] = peppers
-        if pod.identity in ("ingest", "query"):
+        if pod.identity in ("ingest", "query", "maintenance"):
             variables["KEYS_ADDRESS"] = f"{pod.address}:{EGRESS_PORTS['keys']}"
         if pod.identity in ("query", "maintenance"):
             variables["INGEST_ADDRESS"] = f"{pod.address}:{EGRESS_PORTS['ingest']}"
@@ -363,6 +364,38 @@ async def test_a_scheduled_task_is_traced_to_redis(
         await eventually(traced, seconds=30)
     except TimeoutError:
         pytest.fail("\n".join(collector[0].describe(trace_id)))
+
+
+async def test_a_person_is_erased_everywhere_and_a_job_asks_keys(town: Town) -> None:
+    keys = keys_pb2_grpc.KeysStub(town.operator)
+    asked = keys_pb2.CreateKeyRequest(
+        store_uid=town.store_uid, kind=api_key_pb2.KEY_KIND_SECRET, scopes=["privacy:write"]
+    )
+    of_store = (await keys.CreateKey(asked, timeout=5)).text
+    clock = keys_pb2.CreateKeyRequest(kind=api_key_pb2.KEY_KIND_CRON)
+    of_clock = (await keys.CreateKey(clock, timeout=5)).text
+    cases = f"/v1/stores/{town.store_uid}/privacy-cases"
+    async with edge_client(town.edge) as http:
+        event = {"event": "Met", "userId": "ada-4711"}
+        of_shop = {"Authorization": f"Bearer {town.write_key}"}
+        assert (await http.post("/v1/track", json=event, headers=of_shop)).status_code == 200
+
+        http.headers["Authorization"] = f"Bearer {of_store}"
+        opened = await http.post(cases, json={"kind": "ERASE", "user_id": "ada-4711"})
+        case = opened.json()["case"]
+
+        async def done() -> bool:
+            nonlocal case
+            case = (await http.get(f"{cases}/{case['uid']}")).json()["case"]
+            return bool(case["state"] == "CASE_STATE_DONE")
+
+        await eventually(done, seconds=60)
+        assert json.loads(case["receipt"]["content"])["erased"]["ingest.events"] == 1
+
+        http.headers["Authorization"] = f"Bearer {of_clock}"
+        for service in ("ingest", "query", "maintenance"):
+            ran = await http.post(f"/v1/cron/{service}/clear-purged-stores:run", json={})
+            assert ran.json()["outcome"].endswith("_RAN"), ran.text
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ async def mesh(
         "ingest": ingest_jobs(SubjectDigests(bytes(32)), NOBODY),
         "query": query_jobs(NOBODY),
         "keys": all_jobs(peppers),
-        "maintenance": maintenance_jobs(),
+        "maintenance": maintenance_jobs(NOBODY),
     }
     async with AsyncExitStack() as stack:
         connects: dict[str, Connect] = {}

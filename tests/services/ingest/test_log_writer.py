@@ -11,8 +11,10 @@ from sqlalchemy import select
 
 from common.db import Database
 from common.uid import new_uuid
+from deploy.vitess.placement import INGEST
+from deploy.vitess.routing import unrouted_tables
 from services.ingest.append import NewEvent
-from services.ingest.log_writer import Delivery, LogWriter
+from services.ingest.log_writer import Delivery, Kept, LogWriter
 from services.ingest.news import News
 from services.ingest.repository import add_heads, get_log_head
 from services.ingest.subjects import SubjectDigests
@@ -20,6 +22,7 @@ from services.ingest.suppressions import Suppressions
 from services.ingest.tables import events
 from services.ingest.verdicts import Verdict
 from tests.services.ingest.conftest import NOW
+from tests.statements import caught
 
 SHARD = 0
 STORE = new_uuid()
@@ -86,3 +89,19 @@ async def test_writers_that_take_turns_or_meet_leave_no_gap_and_store_nothing_tw
     assert sorted(row.message_id for row in stored) == sorted(f"m-{each}" for each in sent)
     assert sorted(row.id for row in stored) == list(range(1, len(sent) + 1))
     assert head.position == len(sent)
+
+
+async def test_what_a_journal_kept_is_stored_once_and_each_statement_names_its_shard(
+    writers: list[LogWriter], database: Database
+) -> None:
+    journal = new_uuid()
+    with caught() as statements:
+        for writer in writers:
+            await writer.drain(journal, [Kept(1, Delivery([event(1)]), None)])
+        await writers[0].forget_journal(journal)
+
+    async with database.read() as snapshot:
+        head = await get_log_head(snapshot, SHARD)
+    assert head.position == 1
+    assert any("journal_cursors" in each for each in statements)
+    assert [each for each in statements if unrouted_tables(each, INGEST)] == []

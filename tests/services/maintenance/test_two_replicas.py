@@ -105,6 +105,7 @@ async def test_one_of_two_replicas_runs_a_scheduled_time_and_the_other_is_told(
         "MAINTENANCE_RECEIPT_KEY": "00" * 32,
         "MAINTENANCE_INGEST_ADDRESS": "127.0.0.1:1",
         "MAINTENANCE_QUERY_ADDRESS": "127.0.0.1:1",
+        "MAINTENANCE_KEYS_ADDRESS": "127.0.0.1:1",
         "MAINTENANCE_TLS_CERTIFICATE": str(files["maintenance"].certificate),
         "MAINTENANCE_TLS_KEY": str(files["maintenance"].key),
         "MAINTENANCE_TLS_AUTHORITY": str(files["maintenance"].authority),
