@@ -10,6 +10,5 @@ def wait_for(holds: Callable[[], bool], *, seconds: float, look_seconds: float =
     """Look every `look_seconds` until it holds, at most for so long; says whether it does."""
     deadline = time.monotonic() + seconds
     while not (held := holds()) and time.monotonic() < deadline:
-        # Another process wakes nobody when it writes a file or moves a gauge: only looking tells.
-        time.sleep(look_seconds)  # Between two looks; each costs a request or a read of a file.
+        time.sleep(look_seconds)  # Another process wakes nobody when it writes: only looking tells.
     return held

@@ -211,8 +211,12 @@ def has_note(path: Path) -> bool:
     return b"planted words" in path.read_bytes()
 
 
+NOTED_STORE = new_uid("sto")
+ALL_OF_IT = Scope(NOTED_STORE, NOW - timedelta(days=999), NOW + timedelta(days=999))
+
+
 def noted(payload: bytes) -> Fact:
-    recorded = happened(new_uid("sto"), payload=payload)
+    recorded = happened(NOTED_STORE, payload=payload)
     recorded.position = 1
     return fact_of(recorded_event(recorded, shard=0))
 
@@ -232,12 +236,15 @@ async def test_the_file_of_the_columns_is_written_anew_without_what_was_erased(
     columns_path: Path,
 ) -> None:
     columns = DuckColumns(columns_path)
-    asking = asyncio.create_task(columns.cursors())
     await columns.amend(0, 1, [noted(b"{}")])
-    await columns.tidy()
+    tidying = asyncio.create_task(columns.tidy())
+    answers = []
+    while not tidying.done():  # Whenever it is asked, it answers.
+        answers += await columns.break_down(ALL_OF_IT, None, Dimension.PAGE, limit=1)
+    await tidying
 
     assert not has_note(columns_path)
-    assert await asking
+    assert {answer.event_count for answer in answers} == {1}
     assert await columns.cursors() == [Cursor(0, 1, NOW, change_number=1)]
     # A database that goes on, to which may be added.
     await columns.add(Cursor(0, 2, NOW), [])

@@ -129,8 +129,7 @@ class Orders:
                 failure = f"no answer: {error}"
             if time.monotonic() + wait > deadline:
                 raise NotStored(failure)
-            # A gateway that is away or full must not be asked again at once, by all together.
-            time.sleep(wait)  # As long as `Retry-After` asks, or else ever longer, and by chance.
+            time.sleep(wait)  # Asked again at once, and by all, a full gateway would stay full.
             pause = min(pause * 2, 10)
 
 

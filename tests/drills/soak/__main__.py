@@ -1,7 +1,7 @@
 """Sends events at a share of what a mesh can take for a long time, and watches what grows.
 
 `make soak` runs it: a mesh of real processes with MariaDB. What it took is drawn into
-docs/soak.png and stands in docs/reliability.md.
+docs/images/soak.png and stands in docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -233,8 +233,8 @@ async def run(*, minutes: float, share: float, write: bool) -> Iterable[str]:
     table = describe(samples).as_markdown(servers=[f"MariaDB {version}"])
     sys.stdout.write(f"{summary}\n\n{table}\n")
     if write and not wrong:
-        draw(samples, _DOCUMENTS / "soak.png")
-        picture = "![What the processes took over time](soak.png)"
+        draw(samples, _DOCUMENTS / "images" / "soak.png")
+        picture = "![What the processes took over time](images/soak.png)"
         options = " and ".join(f"`{option}`" for option in _DATABASE_OPTIONS)
         of_query = " and ".join(f"`{name}={value}`" for name, value in _OF_QUERY.items())
         given = f"At most; MariaDB has {options}, and keeps what it is given; Query has {of_query}:"
