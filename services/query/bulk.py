@@ -72,11 +72,21 @@ async def find(
     sqlite = transaction.dialect.name == "sqlite"
     found: list[Sequence[Any]] = []
     for some in _in_batches(sorted(keys)):
-        among = _among_in_sqlite(key, some) if sqlite else _among_in_mysql(key, some)
-        rows = await transaction.exec_driver_sql(
-            f"SELECT {names} FROM {table.name}"  # noqa: S608 - numbers, names and hex digits
-            f" WHERE generation = {generation:d} AND {among}{more}"
-        )
+        if sqlite:
+            # A join in this order looks each key up; of `(store_uid, key) IN (…)` SQLite makes a
+            # scan of the whole generation.
+            pairs = ",".join([f"(x'{store.hex()}',x'{one.hex()}')" for store, one in some])
+            rows = await transaction.exec_driver_sql(
+                f"WITH asked (store, one) AS (VALUES {pairs})"  # noqa: S608 - as below
+                f" SELECT {names} FROM asked CROSS JOIN {table.name}"
+                f" WHERE generation = {generation:d}"
+                f" AND store_uid = asked.store AND `{key}` = asked.one{more}"
+            )
+        else:
+            rows = await transaction.exec_driver_sql(
+                f"SELECT {names} FROM {table.name}"  # noqa: S608 - numbers, names and hex digits
+                f" WHERE generation = {generation:d} AND {_among(key, some)}{more}"
+            )
         found += rows.all()
     return found
 
@@ -121,12 +131,7 @@ def _quoted(name: str) -> str:
     return f"`{name}`"  # SQLite takes MySQL's quotes too.
 
 
-def _among_in_sqlite(key: str, keys: Sequence[Key]) -> str:
-    pairs = ",".join([f"(x'{store.hex()}',x'{subject.hex()}')" for store, subject in keys])
-    return f"(store_uid, `{key}`) IN (VALUES {pairs})"
-
-
-def _among_in_mysql(key: str, keys: Sequence[Key]) -> str:
+def _among(key: str, keys: Sequence[Key]) -> str:
     by_store: defaultdict[bytes, list[str]] = defaultdict(list)
     for store, subject in keys:
         by_store[store].append(f"x'{subject.hex()}'")

@@ -188,8 +188,9 @@ async def test_a_holder_that_is_stopped_past_its_lease_cannot_write_when_it_is_c
             running = asyncio.create_task(holder.run(time))
             await stage.wait_for_effects(time, 3)
             while True:
-                # A batch is seen when it is over: without a pause we'd find no other moment.
-                await asyncio.sleep(chance.uniform(0, work.batch_seconds))
+                # A batch is seen when it is over. A pause of the same length comes after it, in
+                # which nothing is open, and then the next batch: so we look for that far.
+                await asyncio.sleep(chance.uniform(0, 2 * work.batch_seconds))
                 holder.signal(signal.SIGSTOP)
                 if await stage.holds_its_row(time) is in_transaction:
                     break
