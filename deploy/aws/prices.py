@@ -64,8 +64,8 @@ class Usage:
     """How long events stay."""
     event_bytes: int = 600
     """Of an event's JSON."""
-    row_bytes: int = 200
-    """What a row takes besides."""
+    row_bytes: int = 480
+    """What a row takes besides, with its indexes, as measured (docs/scale.md)."""
     copies: int = 2
     """In the log, and in the listing of reports."""
     events_a_request: float = 5.0
