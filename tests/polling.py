@@ -10,5 +10,7 @@ def wait_for(holds: Callable[[], bool], *, seconds: float, look_seconds: float =
     """Look every `look_seconds` until it holds, at most for so long; says whether it does."""
     deadline = time.monotonic() + seconds
     while not (held := holds()) and time.monotonic() < deadline:
-        time.sleep(look_seconds)  # Another process wakes nobody when it writes: only looking tells.
+        # What is looked at is a database, a file or an answer of another process, none of which
+        # tells when it changes; and without a pause, looking would take a core from that process.
+        time.sleep(look_seconds)
     return held

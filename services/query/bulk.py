@@ -73,8 +73,8 @@ async def find(
     found: list[Sequence[Any]] = []
     for some in _in_batches(sorted(keys)):
         if sqlite:
-            # A join in this order looks each key up; of `(store_uid, key) IN (…)` SQLite makes a
-            # scan of the whole generation.
+            # Joined in this order, each key is looked up. For `(store_uid, key) IN (…)` SQLite
+            # would go through the whole generation.
             pairs = ",".join([f"(x'{store.hex()}',x'{one.hex()}')" for store, one in some])
             rows = await transaction.exec_driver_sql(
                 f"WITH asked (store, one) AS (VALUES {pairs})"  # noqa: S608 - as below

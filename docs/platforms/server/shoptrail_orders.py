@@ -129,7 +129,9 @@ class Orders:
                 failure = f"no answer: {error}"
             if time.monotonic() + wait > deadline:
                 raise NotStored(failure)
-            time.sleep(wait)  # Asked again at once, and by all, a full gateway would stay full.
+            # As long as the gateway asks for in Retry-After, else ever longer, and not all shops
+            # for the same time: asked again at once by all, a full gateway would stay full.
+            time.sleep(wait)
             pause = min(pause * 2, 10)
 
 
