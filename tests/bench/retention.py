@@ -124,13 +124,14 @@ def measure(arguments: argparse.Namespace) -> str:
     quiet: list[Round] = []
     busy: list[Round] = []
     rates: list[float] = []
+    # The mesh's own clock runs the job for this hour and later ones, also while the log is filled.
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     with (
         tempfile.TemporaryDirectory() as directory,
         running_mesh(Path(directory), "mysql") as mesh,
         without_query(mesh),
     ):
         events = fill(mesh, arguments.events)
-        hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
         for number in range(1, arguments.rounds + 1):
             quiet.append(drive(mesh, _LOAD, seconds=arguments.seconds))
             with expiring(mesh, hour - number * _HOUR):
