@@ -113,6 +113,10 @@ class ColumnKeeper:
             while number < goal:
                 number = await self._follow_page(cursor, number)
             reached[cursor.shard] = number
+        for shard, cursor in listed.items():
+            # Before the first events of a shard are copied, too: who erases waits for all copies
+            # that have told of themselves, and must know of this one by then.
+            reached.setdefault(shard, cursor.change_number)
         if reached != self._reported or time.monotonic() >= self._report_again_at:
             async with self._database.begin() as transaction:
                 now = await database_now(transaction)

@@ -19,7 +19,9 @@ from google.protobuf.duration_pb2 import Duration
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from common.db import database_now
 from common.uid import new_uid
+from services.query.change_repository import list_copies
 from services.query.column_keeper import ColumnKeeper
 from services.query.columns import (
     BreakdownRow,
@@ -364,6 +366,18 @@ async def test_the_keeper_copies_each_listed_event_once(scene: Scene) -> None:
     [row] = await scene.columns.break_down(scope, None, Dimension.PAGE, limit=9)
     assert (cursor.position, row.event_count) == (5, 5)
     assert cursor.as_of_time == NOON + timedelta(seconds=1)
+
+
+async def test_the_keeper_tells_of_itself_before_it_copies_from_a_shard(scene: Scene) -> None:
+    await scene.project(happened(scene.store_uid))
+    keeper = ColumnKeeper(scene.database, scene.columns)
+
+    await keeper.start()  # What it tells of itself is all that makes an erasure wait for it.
+
+    assert await scene.columns.cursors() == []
+    async with scene.database.read() as snapshot:
+        copies = await list_copies(snapshot, seen_after=await database_now(snapshot) - HOUR)
+    assert [(copy.shard, copy.change_number) for copy in copies] == [(0, 0)]
 
 
 def asked(scene: Scene) -> dict[str, Any]:
