@@ -19,6 +19,7 @@ from deploy.envoy.parts import (
     header,
     health_check,
     http_options,
+    only_the_healthy,
     outlier_detection,
     probe_listener,
     public_tls,
@@ -292,7 +293,7 @@ def _gateway_cluster(environment: Environment) -> Config:
             {"http_health_check": {"path": "/readyz", "codec_client_type": "HTTP2"}},
         ),
         # An answer of 503 is the gateway's own word; no replica is left out for it.
-        common_lb_config={"healthy_panic_threshold": {"value": 0.0}},
+        common_lb_config=only_the_healthy(),
     )
 
 

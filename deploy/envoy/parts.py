@@ -220,6 +220,15 @@ def outlier_detection() -> Config:
     }
 
 
+def only_the_healthy() -> Config:
+    """Has calls go to replicas that are well, even if none is, and heeds each change at once.
+
+    By default Envoy gathers what changes within a second: a replica that is back, and counted
+    among the healthy already, would be asked nothing yet while the other goes.
+    """
+    return {"healthy_panic_threshold": {"value": 0.0}, "update_merge_window": "0s"}
+
+
 def health_check(environment: Environment, check: Mapping[str, Any]) -> list[Config]:
     """Ask each replica whether it wants requests."""
     interval = f"{environment.check_seconds:g}s"

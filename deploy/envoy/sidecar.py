@@ -27,6 +27,7 @@ from deploy.envoy.parts import (
     extension,
     health_check,
     http_options,
+    only_the_healthy,
     outlier_detection,
     probe_listener,
     retries,
@@ -262,7 +263,7 @@ def _callee_cluster(environment: Environment, callee: str) -> Config:
         health_checks=health_check(environment, {"grpc_health_check": {}}),
         # A replica whose name is gone ends its calls; those under way are not cut off.
         ignore_health_on_host_removal=False,
-        common_lb_config={"healthy_panic_threshold": {"value": 0.0}},
+        common_lb_config=only_the_healthy(),
     )
 
 

@@ -39,6 +39,10 @@ def _faults_of(config: Mapping[str, Any]) -> Iterator[str]:
     policy = config.get("retry_policy")
     if policy is not None and "host_selection_retry_max_attempts" not in policy:
         yield "a retry may go to the replica that just failed"
+    if "health_checks" in config:
+        balancing = config.get("common_lb_config", {})
+        if balancing.get("update_merge_window") != "0s":
+            yield "what a health check finds may be heeded a second late"
 
 
 def _faults_of_tls(config: Mapping[str, Any], *, upstream: bool) -> Iterator[str]:

@@ -164,6 +164,10 @@ def retry_where_it_failed(config: Config) -> None:
     del policy["host_selection_retry_max_attempts"]
 
 
+def heed_health_late(config: Config) -> None:
+    del config["static_resources"]["clusters"][1]["common_lb_config"]["update_merge_window"]
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -175,6 +179,7 @@ def retry_where_it_failed(config: Config) -> None:
         read_certificates_once,
         wait_for_heads,
         retry_where_it_failed,
+        heed_health_late,
     ],
 )
 def test_a_trap_that_envoy_does_not_see_is_found(spoil: Callable[[Config], None]) -> None:
