@@ -52,14 +52,17 @@ def replace_block(document: Path, name: str, text: str) -> None:
 
 
 def _commit() -> str:
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty=, with changes"],
-        cwd=_CHECKOUT,
-        capture_output=True,
-        text=True,
-        check=False,
+    """The commit, and whether what was measured differs from it; documents are written to."""
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ":!docs")
+    described = _git("describe", "--always") or "unknown"
+    return f"{described}, with changes" if changes else described
+
+
+def _git(*arguments: str) -> str:
+    found = subprocess.run(
+        ["git", *arguments], cwd=_CHECKOUT, capture_output=True, text=True, check=False
     )
-    return described.stdout.strip() or "unknown"
+    return found.stdout.strip()
 
 
 def _processor() -> str:
