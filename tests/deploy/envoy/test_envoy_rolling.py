@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,7 @@ class Shop:
     town: Town
     outcomes: Counter[tuple[int, str]] = field(default_factory=Counter)
     sent: int = 0
+    failed_at: list[datetime] = field(default_factory=list)
     more: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def message_id(self, number: int) -> str:
@@ -265,6 +267,8 @@ class Shop:
                     outcome = (answer.status_code, "" if stored else answer.text)
                 except httpx.TransportError as error:
                     outcome = (0, repr(error))
+                if outcome != (200, ""):
+                    self.failed_at.append(datetime.now(UTC))
                 async with self.more:
                     self.outcomes[outcome] += 1
                     self.more.notify_all()
@@ -410,6 +414,23 @@ async def shops(town: Town) -> AsyncIterator[list[Shop]]:
     await asyncio.wait(sending)
 
 
+def logged_around(town: Town, shops: list[Shop]) -> str:
+    """What all processes and proxies logged in the seconds in which something failed."""
+    seconds = {
+        f"{time - timedelta(seconds=before):%Y-%m-%dT%H:%M:%S}"
+        for shop in shops
+        for time in shop.failed_at
+        for before in range(4)
+    }
+    lines = [
+        f"{log.parent.name} {line}"
+        for log in sorted(town.edge.directory.parent.glob("*/*.log"))
+        for line in log.read_text(errors="replace").splitlines()
+        if any(second in line for second in seconds) and '"status":200' not in line
+    ]
+    return "\n".join(lines[:200])
+
+
 def count_starts(log: Path) -> int:
     """How often the process whose log this is has begun to serve."""
     return log.read_text().count('"serving"') if log.exists() else 0
@@ -474,7 +495,7 @@ async def test_processes_come_and_go_and_no_request_fails(
                 await shop.hear(3)
 
     outcomes = sum((shop.outcomes for shop in shops), Counter[tuple[int, str]]())
-    assert set(outcomes) == {(200, "")}, outcomes
+    assert set(outcomes) == {(200, "")}, f"{outcomes}\n{logged_around(town, shops)}"
     await each_is_stored_once(town, shops)
 
 
