@@ -363,7 +363,7 @@ async def test_a_later_scheduled_time_does_the_work_of_one_that_was_never_finish
 
 @pytest.mark.parametrize(
     "off",
-    # Not the next hour: in the last minute before it, a caller's clock may be ahead.
+    # Two hours, as the next one is taken in the last minute before it.
     [timedelta(minutes=1), 2 * HOUR, timedelta(days=-31), timedelta(microseconds=1)],
 )
 async def test_a_time_that_the_job_is_not_due_at_is_refused(scene: Scene, off: timedelta) -> None:
@@ -372,6 +372,25 @@ async def test_a_time_that_the_job_is_not_due_at_is_refused(scene: Scene, off: t
 
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "scheduled_time" in str(caught.value.details())
+    assert scene.work.batches == []
+
+
+@pytest.mark.parametrize(("seconds", "taken"), [(59, True), (61, False)])
+async def test_a_caller_may_be_a_minute_ahead_and_no_more(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, seconds: int, taken: bool
+) -> None:
+    due = this_hour() + HOUR
+
+    async def before_it(_: AsyncConnection) -> datetime:
+        return due - timedelta(seconds=seconds)
+
+    monkeypatch.setattr(cron, "database_now", before_it)
+    if taken:
+        assert (await scene.run(due)).outcome == RAN
+        return
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await scene.run(due)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert scene.work.batches == []
 
 
