@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 _KEYS = keys_pb2.DESCRIPTOR.services_by_name["Keys"].full_name
 
 _ASK_SECONDS = 0.5
+# For a key that isn't known there is nothing to make do with, and a proxy on the way gives up
+# on a Keys that is silent, and tries another, only after 1.5 s.
+_ASK_OF_UNKNOWN_SECONDS = 2.5
 _REMEMBER_INVALID_SECONDS = 10.0
 # How long to leave Keys alone about a key, after it couldn't be asked.
 _RETRY_SECONDS = 1.0
@@ -254,10 +257,13 @@ class Keyring:
             ended.exception()  # Nobody may be waiting for it.
 
     async def _ask(self, digest: bytes, request: keys_pb2.VerifyKeyRequest) -> _Known:
+        former = self._valid.get(digest)
+        can_make_do = former is not None and former.usable_until > self._monotonic()
+        timeout = _ASK_SECONDS if can_make_do else _ASK_OF_UNKNOWN_SECONDS
         for _ in range(_MOST_ASKED):
             asked_at = self._monotonic()
             try:
-                answer = await self.keys.VerifyKey(request, timeout=_ASK_SECONDS)
+                answer = await self.keys.VerifyKey(request, timeout=timeout)
             except grpc.aio.AioRpcError:
                 return self._make_do(digest)
             if answer.position >= (self._position or 0):

@@ -153,6 +153,20 @@ async def test_only_the_first_request_waits_for_a_keys_service_that_is_silent(
     assert min(waits) < 0.5
 
 
+async def test_a_key_that_is_not_known_yet_is_waited_for_longer_than_one_that_is(
+    gateway: Running, mesh: Mesh
+) -> None:
+    async def verify_slowly(request: keys_pb2.VerifyKeyRequest) -> keys_pb2.VerifyKeyResponse:
+        # As after a proxy's 1.5 s for a replica that hangs: more than a known key's 0.5 s.
+        await asyncio.sleep(1.6)
+        return await mesh.verify_key(request)
+
+    mesh.keys.answers["VerifyKey"] = verify_slowly
+
+    assert await asyncio.gather(*(send(gateway) for _ in range(5))) == [200] * 5
+    assert len(mesh.keys.requests("VerifyKey")) == 1
+
+
 async def test_a_key_that_was_revoked_while_keys_was_down_stops_when_it_is_back(
     gateway: Running, mesh: Mesh, clock: Clock
 ) -> None:
