@@ -130,7 +130,7 @@ bench-retention: .venv/.dev shoptrail/.built mariadb wrk ## Measure what retenti
 	$(VENV)/python -m tests.bench.retention $(ARGS)
 
 bench-erasure: .venv/.dev shoptrail/.built mariadb ## Erase people of a store with a million events; writes figures to docs/
-	SHOPTRAIL_DRILLS=full $(VENV)/python -m pytest --basetemp=.pytest_tmp tests/privacy/test_erasure_at_scale.py $(ARGS)
+	SHOPTRAIL_DRILLS=full $(VENV)/python -m pytest --basetemp=.pytest_tmp tests/mesh/test_erasure_at_scale.py $(ARGS)
 
 bench-query: .venv/.dev shoptrail/.built ## Measure Query's projector and reports; takes ARGS="--events 1000000"
 	$(VENV)/python -m tests.bench.query_speed $(ARGS)

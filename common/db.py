@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+import sqlite3
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -31,12 +33,15 @@ from sqlalchemy import (
     tuple_,
 )
 from sqlalchemy.dialects import mysql
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import InvalidatePoolError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeEngine
 
+from common.log import describe_failure
 from common.tracing import trace_statements, tracing
 from common.uid import format_uid, parse_uid
+
+log = logging.getLogger(__name__)
 
 TABLE_OPTIONS: dict[str, Any] = {
     "mysql_engine": "InnoDB",
@@ -197,6 +202,24 @@ class Database:
             if not self._is_sqlite:
                 await connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             yield connection
+
+    async def tidy(self) -> None:
+        """Let SQLite's file have nothing of what left for good, if something was said to.
+
+        `secure_delete` overwrites what is deleted where it stands. But wherever SQLite moved rows
+        to other pages to make room, it left their bytes behind, which only writing the whole file
+        anew removes. Who writes meanwhile waits. Nothing is done on MySQL.
+        """
+        if not self._is_sqlite:
+            return
+        async with self._connection(self._engine) as connection, self._writers:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            if not await _ask(driver, "user_version"):
+                return
+            await driver.execute("VACUUM")
+            # The log of writes has old pages too. With readers in the way, there is a next time.
+            if not await _ask(driver, "wal_checkpoint(TRUNCATE)"):
+                await driver.execute("PRAGMA user_version = 0")
 
     async def dispose(self) -> None:
         """Close all connections. Comes last: an engine must not outlive its loop.
@@ -379,6 +402,45 @@ def _begin_sqlite(connection: Connection) -> None:
     # A transaction that reads first and writes later would fail where another wrote meanwhile.
     read_only = connection.get_execution_options().get(_READ_ONLY, False)
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+async def _ask(driver: Any, pragma: str) -> int:
+    async with driver.execute(f"PRAGMA {pragma}") as cursor:
+        return int((await cursor.fetchone())[0])
+
+
+async def note_untidy(transaction: AsyncConnection) -> None:
+    """Say that something leaves the database for good, which `Database.tidy` then sees to."""
+    if transaction.dialect.name == "sqlite":
+        await transaction.exec_driver_sql("PRAGMA user_version = 1")
+
+
+@asynccontextmanager
+async def kept_tidy(database: Database, *, every_seconds: float = 3600.0) -> AsyncIterator[None]:
+    """Tidy when the block begins, as a crash may have left something, now and then, and at its end.
+
+    A failure, such as of a disk without room for a second file, is logged and made up for later.
+    """
+
+    async def tidy() -> None:
+        try:
+            await database.tidy()
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+            log.warning("database not tidied", extra=describe_failure(error))
+
+    async def keep_tidying() -> None:
+        while True:
+            await asyncio.sleep(every_seconds)
+            await tidy()
+
+    await tidy()
+    tidying = asyncio.create_task(keep_tidying())
+    try:
+        yield
+    finally:
+        tidying.cancel()
+        await asyncio.wait([tidying])
+        await tidy()
 
 
 async def delete_some(

@@ -60,7 +60,7 @@ async def _run(arguments: argparse.Namespace) -> Saved:
     with sole_launcher(directory):
         secrets = keep_secrets(directory / "secrets.json")
         keys = {service: bytes.fromhex(key) for service, key in secrets.subject_keys.items()}
-        async with _databases(directory, arguments.database, secrets) as urls:
+        async with databases(directory, arguments.database, secrets) as urls:
             if arguments.what == "save":
                 return await save(
                     urls,
@@ -79,10 +79,10 @@ async def _run(arguments: argparse.Namespace) -> Saved:
 
 
 @asynccontextmanager
-async def _databases(
+async def databases(
     directory: Path, database: str, secrets: Secrets
 ) -> AsyncIterator[Mapping[str, str]]:
-    """The URLs of the services' databases, for who may change tables."""
+    """The URLs of the services' databases, for who may change tables, while no mesh runs."""
     make_private_directory(directory / database)
     if database == "sqlite":
         yield {

@@ -26,8 +26,9 @@ DATABASES = ("sqlite", "mysql")
 
 _READY_SECONDS = 60.0
 _PROBE_INTERVAL_SECONDS = 0.05
-# More than the environment gives a process to finish its calls in.
-_STOP_SECONDS = 6.0
+# More than the environment gives a process to finish its calls in, as after an erasure a large
+# SQLite file is written anew.
+_STOP_SECONDS = 20.0
 _NOBODY: Mapping[str, str] = {}
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from common.config import read_config
 from common.cron.servicer import SERVICE as MAINTENANCE
 from common.cron.servicer import CronServicer
-from common.db import open_database
+from common.db import kept_tidy, open_database
 from common.keyring import keeping_keys
 from common.log import start_logging
 from common.metrics import start_metrics
@@ -39,6 +39,7 @@ async def main() -> None:
         stack.enter_context(traces("ingest", config))
         database = open_database(config.database_url.get_secret_value())
         stack.push_async_callback(database.dispose)
+        await stack.enter_async_context(kept_tidy(database))
         redis = open_redis(config.redis_url.get_secret_value())
         stack.push_async_callback(redis.aclose)
         journals = None

@@ -130,9 +130,8 @@ async def insert_events(
     first_id = (shard << POSITION_BITS | head) + 1
     try:
         if _is_sqlite(transaction):
-            rows = [_as_row(id_, event) for id_, event in enumerate(new, first_id)]
             async with transaction.begin_nested():
-                await transaction.exec_driver_sql(_INSERT_PARAMETERS, rows)
+                await put_events(transaction, list(enumerate(new, first_id)))
         else:
             rows_text = [_as_literals(id_, event) for id_, event in enumerate(new, first_id)]
             if sum(map(len, rows_text)) <= _CHARACTERS_A_STATEMENT:
@@ -140,11 +139,26 @@ async def insert_events(
                 await transaction.exec_driver_sql(_INSERT_LITERALS + ",".join(rows_text))
             else:
                 async with transaction.begin_nested():
-                    for part in _split(rows_text):
-                        await transaction.exec_driver_sql(_INSERT_LITERALS + ",".join(part))
+                    await _put_literals(transaction, rows_text)
     except IntegrityError:
         return False
     return True
+
+
+async def put_events(transaction: AsyncConnection, placed: Sequence[tuple[int, NewEvent]]) -> None:
+    """Store events under their ids; raises `IntegrityError` if one of them is known."""
+    if not placed:
+        return
+    if _is_sqlite(transaction):
+        rows = [_as_row(id_, event) for id_, event in placed]
+        await transaction.exec_driver_sql(_INSERT_PARAMETERS, rows)
+    else:
+        await _put_literals(transaction, [_as_literals(id_, event) for id_, event in placed])
+
+
+async def _put_literals(transaction: AsyncConnection, rows_text: Sequence[str]) -> None:
+    for part in _split(rows_text):
+        await transaction.exec_driver_sql(_INSERT_LITERALS + ",".join(part))
 
 
 async def find_known(transaction: AsyncConnection, keys: Collection[Key]) -> set[Key]:

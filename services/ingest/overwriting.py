@@ -74,21 +74,21 @@ async def overwrite(
     await repository.overwrite_events(
         transaction, shard, changed, change_number=log.change_number, now=now
     )
-    of_gone = {
-        digest
-        for event in gone.values()
+    found_by: defaultdict[bytes, set[int]] = defaultdict(set)
+    for event in gone.values():
         for digest in digests.of_event(
             store,
             event.type,
             user_id=event.user_id,
             anonymous_id=event.anonymous_id,
             payload=event.payload,
-        )
-    }
+        ):
+            found_by[digest].add(event.id)
+    for digest, ids in named.items():
+        if of_others := others.keys() & ids:
+            found_by[digest] |= of_others
     counts = Counter(events=len(gone))
-    counts["event_people"] = await repository.forget_people(
-        transaction, store_uid, of_gone, gone.keys()
-    ) + await repository.forget_people(transaction, store_uid, by_digest.keys(), others.keys())
+    counts["event_people"] = await repository.forget_people(transaction, store_uid, found_by)
     if others:
         counts["events_of_others"] = len(others)
     return counts

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Table, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.db import note_untidy
 from common.uid import is_uid
 from services.ingest.tables import (
     events,
@@ -214,6 +215,7 @@ async def trim(
     ).all()
     due = [row[0] for row in rows if row[1] < now - timedelta(days=row[2])]
     if due:
+        await note_untidy(transaction)
         await transaction.execute(delete(table).where(table.c.id.in_(due)))
     return len(due), rows[-1][0] if len(rows) == limit else None
 

@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.context import get_call
-from common.db import Database
+from common.db import Database, note_untidy
 from common.errors import InvalidRequest
 from common.page_token import PageTokens, read_page_size
 from common.uid import parse_uid
@@ -253,7 +253,9 @@ class SubjectAnswers:
                     return True
                 after = texts[-1].id
                 mine = [text.id for text in texts if _tells_of(subject, text)]
-                await rejection_repository.delete_rejections(transaction, mine)
+                if mine:
+                    await rejection_repository.delete_rejections(transaction, mine)
+                    await note_untidy(transaction)
             if mine:
                 erased["rejected_events"] += len(mine)
         return False

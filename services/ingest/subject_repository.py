@@ -6,7 +6,7 @@ Functions take the caller's transaction and never end it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,8 +16,9 @@ from sqlalchemy import delete, insert, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from common.uid import parse_uid
-from services.ingest.append import POSITION_BITS
+from common.db import note_untidy
+from common.uid import parse_new_uid, parse_uid
+from services.ingest.append import POSITION_BITS, NewEvent, put_events
 from services.ingest.tables import (
     event_people,
     events,
@@ -317,17 +318,12 @@ async def overwrite_events(
     """
     if not changed:
         return change_number
+    await note_untidy(transaction)
     ids = [event.id for event in changed]
     # Two statements, where as many updates would be a round trip each.
     for some in _in_batches(ids):
         await transaction.execute(delete(events).where(events.c.id.in_(some)))
-    await transaction.execute(
-        insert(events),
-        [
-            {name: getattr(event, name) for name in StoredEvent.__dataclass_fields__}
-            for event in changed
-        ],
-    )
+    await put_events(transaction, [(event.id, _as_new(event)) for event in changed])
     await transaction.execute(
         insert(log_changes),
         [
@@ -374,23 +370,34 @@ async def find_ids_by_digest(
 
 
 async def forget_people(
-    transaction: AsyncConnection, store_uid: str, digests: Collection[bytes], ids: Collection[int]
+    transaction: AsyncConnection, store_uid: str, found_by: Mapping[bytes, Collection[int]]
 ) -> int:
-    """Let events with these ids no more be found by these digests; returns how many rows went."""
-    column = event_people.c
+    """Let events no more be found by digests, which have their ids; returns how many rows went."""
+    store = parse_uid("sto", store_uid)
+    if transaction.dialect.name == "sqlite":
+        keys = [
+            (store, digest, event_id)
+            for digest, ids in sorted(found_by.items())
+            for event_id in sorted(ids)
+        ]
+        if not keys:
+            return 0
+        gone = await transaction.exec_driver_sql(
+            "DELETE FROM event_people WHERE store_uid = ? AND digest = ? AND event_id = ?", keys
+        )
+        return gone.rowcount
     count = 0
-    for some_ids in _in_batches(sorted(ids)):
-        for start in range(0, len(digests), _DIGESTS_A_QUERY):
-            some = sorted(digests)[start : start + _DIGESTS_A_QUERY]
-            # By each column, as neither database looks pairs up by an index.
-            gone = await transaction.execute(
-                delete(event_people).where(
-                    column.store_uid == store_uid,
-                    column.digest.in_(some),
-                    column.event_id.in_(some_ids),
-                )
-            )
-            count += gone.rowcount
+    for some in _in_batches(sorted(found_by)):
+        # Each digest's events by themselves, which are few. Pairs MariaDB doesn't look up by an
+        # index, and every digest with every event takes it longer than all else that is done.
+        pairs = " OR ".join(
+            f"(digest = x'{digest.hex()}' AND event_id IN ({','.join(map(str, found_by[digest]))}))"
+            for digest in some
+        )
+        gone = await transaction.exec_driver_sql(
+            f"DELETE FROM event_people WHERE store_uid = x'{store.hex()}' AND ({pairs})"  # noqa: S608 - hex digits and numbers
+        )
+        count += gone.rowcount
     return count
 
 
@@ -438,3 +445,21 @@ def _store(store_uid: str) -> bytes:
 def _in_batches(keys: Sequence[Any]) -> Iterable[Sequence[Any]]:
     for start in range(0, len(keys), _KEYS_A_QUERY):
         yield keys[start : start + _KEYS_A_QUERY]
+
+
+def _as_new(event: StoredEvent) -> NewEvent:
+    return NewEvent(
+        parse_new_uid("evt", event.uid),
+        _store(event.store_uid),
+        event.message_key,
+        event.message_id,
+        event.type,
+        event.name,
+        event.user_id,
+        event.anonymous_id,
+        event.occur_time,
+        event.receive_time,
+        int(event.receive_time.timestamp()) // 3600,
+        event.payload,
+        event.enrichment or b"",
+    )

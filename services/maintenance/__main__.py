@@ -9,7 +9,7 @@ from common.client import open_channel
 from common.config import read_config
 from common.cron.servicer import SERVICE as MAINTENANCE
 from common.cron.servicer import CronServicer
-from common.db import open_database
+from common.db import kept_tidy, open_database
 from common.log import start_logging
 from common.metrics import start_metrics
 from common.mutex import open_redis
@@ -42,6 +42,7 @@ async def main() -> None:
         stack.enter_context(traces("maintenance", config))
         database = open_database(config.database_url.get_secret_value())
         stack.push_async_callback(database.dispose)
+        await stack.enter_async_context(kept_tidy(database))
         redis = open_redis(config.redis_url.get_secret_value())
         stack.push_async_callback(redis.aclose)
 

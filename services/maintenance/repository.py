@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.db import note_untidy
 from common.uid import is_uid
 from services.maintenance.tables import archive_parts, privacy_cases, subject_keys
 
@@ -223,6 +224,8 @@ async def list_archived(transaction: AsyncConnection, store_uid: str) -> list[St
 async def close_archive(transaction: AsyncConnection, case_id: int) -> int:
     """Remove an export's archive and the ids that it is about; returns how many parts went."""
     parts = await delete_archive(transaction, case_id)
+    if parts:
+        await note_untidy(transaction)
     await transaction.execute(
         update(privacy_cases)
         .where(privacy_cases.c.id == case_id)

@@ -18,17 +18,18 @@ from typing import Any, TypeAlias
 
 import msgspec
 from sqlalchemy import Table, and_, delete, insert, select
-from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.digest import digest_of
 from common.uid import parse_uid
+from services.query import bulk
+from services.query.bulk import Row
 from services.query.identities import Ownership, anonymous_subject, user_subject
 from services.query.orders import TELLINGS, Order, Statement
 from services.query.payload import read_payload, text_in
 from services.query.projection import ALIAS, IDENTIFY, PAGE_TYPES, TRACK, Fact, type_name
 from services.query.quarters import QUARTERS_A_DAY, quarter_of
-from services.query.session_sums import SessionChanges, duration_of
+from services.query.session_sums import SessionChanges, session_row
 from services.query.sessions import Session, cut_into_sessions, hits_of
 from services.query.tables import (
     orders,
@@ -98,29 +99,12 @@ class _Amended:
         changes = sorted((key, change) for key, change in counted.items() if change)
         if not changes:
             return
-        rows = [
-            {
-                "generation": self._generation,
-                "store_uid": store_uid,
-                "measure": measure,
-                period: number,
-                "name": name,
-                "tally": change,
-            }
+        rows: list[Row] = [
+            (self._generation, parse_uid("sto", store_uid), measure, number, name.encode(), change)
             for (store_uid, measure, number, name), change in changes
         ]
+        await bulk.put(self._transaction, table, rows, add=["tally"])
         column = table.c
-        if self._transaction.dialect.name == "sqlite":
-            on_sqlite = sqlite.insert(table)
-            statement: Any = on_sqlite.on_conflict_do_update(
-                set_={"tally": column.tally + on_sqlite.excluded.tally}
-            )
-        else:
-            on_mysql = mysql.insert(table)
-            statement = on_mysql.on_duplicate_key_update(
-                tally=column.tally + on_mysql.inserted.tally
-            )
-        await self._transaction.execute(statement, rows)
         # The name of a row may be a text of the person's, so none may stay that counts nothing.
         fewer: defaultdict[tuple[str, int], list[tuple[int, str]]] = defaultdict(list)
         for (store_uid, measure, number, name), change in changes:
@@ -292,35 +276,16 @@ class _Amended:
             column.store_uid == store_uid,
             column.subject == subject,
         )
-        rows = await self._transaction.execute(select(column.session).where(whose))
-        before = [msgspec.msgpack.decode(row[0], type=Session) for row in rows]
+        found = await self._transaction.execute(select(column.session).where(whose))
+        before = [msgspec.msgpack.decode(row[0], type=Session) for row in found]
         left = [hit for one in before for hit in hits_of(one) if hit.place not in gone]
         after = cut_into_sessions(sorted(left, key=lambda hit: hit.place))
         await self._transaction.execute(delete(sessions).where(whose))
-        if after:
-            await self._transaction.execute(
-                insert(sessions),
-                [
-                    {
-                        "generation": self._generation,
-                        "store_uid": store_uid,
-                        "subject": subject,
-                        "start_time": session.start_time,
-                        "start_mark": session.start_mark,
-                        "end_time": session.end_time,
-                        "entry_page": session.entry_page,
-                        "exit_page": session.exit_page,
-                        "campaign": session.campaign,
-                        "referrer": session.referrer,
-                        "quarter": quarter_of(session.start_time),
-                        "bounce_count": int(session.bounced),
-                        "page_count": session.page_count,
-                        "duration": duration_of(session),
-                        "session": msgspec.msgpack.encode(session),
-                    }
-                    for session in after
-                ],
-            )
+        rows = [
+            session_row(self._generation, (parse_uid("sto", store_uid), subject), session)
+            for session in after
+        ]
+        await bulk.put(self._transaction, sessions, rows)
         for some, sign in ((before, -1), (after, 1)):
             for session in some:
                 changes.count(parse_uid("sto", store_uid), session, sign=sign)

@@ -27,6 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.query import bulk, repository
 from services.query.projection import RecordedEvent, ids_after
 from services.query.sessions import Session, hits_of
 from services.query.tables import (
@@ -76,26 +77,13 @@ async def overwrite_listed(transaction: AsyncConnection, events: Sequence[Record
     """Put events in the places of those with their ids."""
     for some in _in_batches([event.id for event in events]):
         await transaction.execute(delete(recorded_events).where(recorded_events.c.id.in_(some)))
-    if events:
-        await transaction.execute(
-            insert(recorded_events),
-            [
-                {column.name: getattr(event, column.name) for column in _EVENT_COLUMNS}
-                for event in events
-            ],
-        )
+    await repository.add_events(transaction, events)
 
 
 async def add_changes(transaction: AsyncConnection, shard: int, changes: Mapping[int, int]) -> None:
     """Note the events that changes were about, by the changes' numbers."""
-    if changes:
-        await transaction.execute(
-            insert(listed_changes),
-            [
-                {"shard": shard, "number": number, "event_id": event_id}
-                for number, event_id in sorted(changes.items())
-            ],
-        )
+    rows = [(shard, number, event_id) for number, event_id in sorted(changes.items())]
+    await bulk.put(transaction, listed_changes, rows)
 
 
 async def set_change_number(

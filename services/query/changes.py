@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from common.db import Database
+from common.db import Database, note_untidy
 from services.query import change_repository, figures, repository
 from services.query.amendments import Amendment, amend, rename_orders
 from services.query.payload import text_in
@@ -19,7 +21,7 @@ from services.query.projection import (
     position_of,
     recorded_event,
 )
-from shoptrail.ingest.v1 import ingest_pb2, ingest_pb2_grpc
+from shoptrail.ingest.v1 import event_pb2, ingest_pb2, ingest_pb2_grpc
 
 _PAGE_CHANGES = 500
 _ANSWER_SECONDS = 5.0
@@ -37,21 +39,51 @@ class ChangeFollower:
         self._ingest = ingest
 
     async def follow(self, shard: int) -> bool:
-        """Follow a page of the shard's changes; returns whether there were any to follow."""
+        """Follow the shard's changes until a page isn't full; returns whether any were followed."""
         async with self._database.read() as snapshot:
             live = await repository.find_live_generation(snapshot)
             cursors = await repository.list_cursors(snapshot, live)
-        known = next((one for one in cursors if one.shard == shard), None)
-        if known is None:
+        numbers = [one.change_number for one in cursors if one.shard == shard]
+        if not numbers:
             return False
-        answer = await self._ingest.ReadChanges(
-            ingest_pb2.ReadChangesRequest(
-                shard=shard, after_number=known.change_number, page_size=_PAGE_CHANGES
-            ),
+        (number,) = numbers
+        followed = False
+        async with aclosing(self._pages(shard, after=number)) as pages:
+            async for changes in pages:
+                if not await self._follow_page(shard, live, changes, after=number):
+                    break
+                followed = True
+                number = changes[-1].number
+        return followed
+
+    async def _pages(
+        self, shard: int, *, after: int
+    ) -> AsyncGenerator[Sequence[event_pb2.ChangedEvent], None]:
+        """Changes after a number, each page read while the one before is followed."""
+        reading = asyncio.create_task(self._read(shard, after=after))
+        try:
+            while True:
+                changes = (await reading).changes
+                if len(changes) == _PAGE_CHANGES:
+                    reading = asyncio.create_task(self._read(shard, after=changes[-1].number))
+                if changes:
+                    yield changes
+                if len(changes) < _PAGE_CHANGES:
+                    return
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _read(self, shard: int, *, after: int) -> ingest_pb2.ReadChangesResponse:
+        return await self._ingest.ReadChanges(
+            ingest_pb2.ReadChangesRequest(shard=shard, after_number=after, page_size=_PAGE_CHANGES),
             timeout=_ANSWER_SECONDS,
         )
-        if not answer.changes:
-            return False
+
+    async def _follow_page(
+        self, shard: int, live: int, changes: Sequence[event_pb2.ChangedEvent], *, after: int
+    ) -> bool:
+        """Follow changes that come after a number; returns whether they still did."""
         async with self._database.begin() as transaction:
             # In this order by everyone: the live one first, which each new cursor locks too.
             current = [live]
@@ -65,23 +97,21 @@ class ChangeFollower:
                     return False  # They have just been swapped: what was read may not hold.
                 for cursor in await repository.list_cursors(transaction, generation):
                     if cursor.shard == shard:
-                        if cursor.change_number != known.change_number:
+                        if cursor.change_number != after:
                             return False  # Another replica was quicker.
                         positions[generation] = cursor.position
-            events = {
-                one.event.position: recorded_event(one.event, shard=shard) for one in answer.changes
-            }
+            events = {one.event.position: recorded_event(one.event, shard=shard) for one in changes}
             await self._overwrite(transaction, events, positions)
             await change_repository.add_changes(
                 transaction,
                 shard,
-                {one.number: events[one.event.position].id for one in answer.changes},
+                {one.number: events[one.event.position].id for one in changes},
             )
             await change_repository.set_change_number(
                 transaction,
                 shard,
                 generations=positions,
-                number=answer.changes[-1].number,
+                number=changes[-1].number,
             )
         return True
 
@@ -118,6 +148,7 @@ class ChangeFollower:
             if early:
                 await figures.add_facts(transaction, generation, early)
         if amendments:
+            await note_untidy(transaction)
             await rename_orders(transaction, change_repository.CARRIED, amendments)
         if expired:
             await figures.add_facts(transaction, change_repository.CARRIED, expired)

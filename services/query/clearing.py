@@ -8,7 +8,7 @@ from sqlalchemy import and_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.cron.job import Batch
-from common.db import delete_some
+from common.db import delete_some, note_untidy
 from services.query import change_repository, repository
 from services.query.tables import FIGURES, generations, recorded_events, silent_events
 
@@ -31,6 +31,7 @@ async def clear_store(
         for generation in (change_repository.CARRIED, *sorted(known)):
             condition = and_(table.c.generation == generation, table.c.store_uid == store_uid)
             if count := await delete_some(transaction, table, condition, limit=_DELETED):
+                await note_untidy(transaction)
                 return Batch(count, done=False, cursor=table.name)
     of_store = silent_events.c.store_uid == store_uid
     return Batch(await delete_some(transaction, silent_events, of_store, limit=_DELETED), done=True)

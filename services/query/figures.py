@@ -36,7 +36,7 @@ from services.query.orders import (
 from services.query.payload import text_in
 from services.query.projection import ALIAS, IDENTIFY, PAGE_TYPES, TRACK, Fact
 from services.query.quarters import QUARTERS_A_DAY, quarter_of
-from services.query.session_sums import SessionChanges, duration_of
+from services.query.session_sums import SessionChanges, session_row
 from services.query.sessions import (
     LONGEST_PAUSE,
     Hit,
@@ -306,7 +306,7 @@ class _Figures:
         await bulk.put(
             self._transaction,
             sessions,
-            [self._as_row(key, session) for key, session in made],
+            [session_row(self._generation, key, session) for key, session in made],
             replace=_SESSION_CHANGES,
         )
         await changes.write(self._transaction)
@@ -422,24 +422,6 @@ class _Figures:
         for some in unknown.values():
             some.sort(key=lambda session: session.start)
         return found | unknown
-
-    def _as_row(self, key: Key, session: Session) -> Row:
-        return (
-            self._generation,
-            *key,
-            time_text(session.start_time),
-            session.start_mark,
-            time_text(session.end_time),
-            quarter_of(session.start_time),
-            session.entry_page.encode(),
-            session.exit_page.encode(),
-            session.campaign.encode(),
-            session.referrer.encode(),
-            int(session.bounced),
-            session.page_count,
-            duration_of(session),
-            _encoder.encode(session),
-        )
 
     async def _drop_sessions(self, gone: Sequence[tuple[Key, Session]]) -> None:
         column = sessions.c

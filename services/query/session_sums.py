@@ -6,12 +6,13 @@ from collections import defaultdict
 from datetime import timedelta
 from enum import IntEnum
 
+import msgspec
 from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.uid import format_uid
 from services.query import bulk
-from services.query.bulk import Row
+from services.query.bulk import Key, Row, time_text
 from services.query.quarters import QUARTERS_A_DAY, quarter_of
 from services.query.sessions import Session
 from services.query.tables import session_days, session_sums
@@ -19,6 +20,7 @@ from services.query.tables import session_days, session_sums
 SESSION_SUMS = ("session_count", "bounce_count", "page_count", "duration")
 """What is summed, in both tables."""
 
+_encoder = msgspec.msgpack.Encoder()
 _MOST_KEYS = 300
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -116,3 +118,23 @@ class SessionChanges:
 def duration_of(session: Session) -> int:
     """How long it was, in microseconds."""
     return (session.end_time - session.start_time) // _MICROSECOND
+
+
+def session_row(generation: int, key: Key, session: Session) -> Row:
+    """A row of `sessions`, for a store and what stands for a subject in it."""
+    return (
+        generation,
+        *key,
+        time_text(session.start_time),
+        session.start_mark,
+        time_text(session.end_time),
+        quarter_of(session.start_time),
+        session.entry_page.encode(),
+        session.exit_page.encode(),
+        session.campaign.encode(),
+        session.referrer.encode(),
+        int(session.bounced),
+        session.page_count,
+        duration_of(session),
+        _encoder.encode(session),
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import socket
 import ssl
 import warnings
@@ -15,7 +16,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from common.db import Database, open_database
+from common.db import Database, kept_tidy, note_untidy, open_database
 from common.migrate import upgrade
 from deploy.local import mariadb
 from deploy.local.certificates import issue_certificates
@@ -196,3 +197,60 @@ async def cipher_of(url: str) -> str:
             return cipher
     finally:
         await database.dispose()
+
+
+def files_with(directory: Path, words: bytes) -> list[str]:
+    return [one.name for one in directory.iterdir() if words in one.read_bytes()]
+
+
+async def test_sqlite_leaves_nothing_in_its_file_once_it_is_tidied(tmp_path: Path) -> None:
+    path = tmp_path / "any.db"
+    database = open_database(f"sqlite+aiosqlite:///{path}")
+    chance = random.Random(3)  # noqa: S311 - nothing secret
+    numbers = list(range(2_000))
+    chance.shuffle(numbers)
+    async with database.begin() as transaction:
+        await transaction.execute(
+            text("CREATE TABLE notes (name TEXT PRIMARY KEY, note TEXT) WITHOUT ROWID")
+        )
+        for number in numbers:
+            note = f"planted words {number} " * 5 if number % 2 else "tea " * 20
+            await transaction.execute(
+                text("INSERT INTO notes VALUES (:name, :note)"), {"name": number, "note": note}
+            )
+    async with database.begin() as transaction:
+        await transaction.execute(text("DELETE FROM notes WHERE note LIKE 'planted%'"))
+        await note_untidy(transaction)
+    await database.dispose()
+    assert files_with(tmp_path, b"planted words") == ["any.db"]
+
+    database = open_database(f"sqlite+aiosqlite:///{path}")
+    async with kept_tidy(database):
+        found = files_with(tmp_path, b"planted words")
+        async with database.read() as snapshot:
+            left = await snapshot.scalar(text("SELECT count(*) FROM notes"))
+            said = await snapshot.scalar(text("PRAGMA user_version"))
+    await database.dispose()
+
+    assert (found, left, said) == ([], 1_000, 0)
+
+
+async def test_who_reads_meanwhile_has_sqlite_tidied_once_more(tmp_path: Path) -> None:
+    path = tmp_path / "any.db"
+    database = open_database(f"sqlite+aiosqlite:///{path}")
+    async with database.begin() as transaction:
+        await transaction.execute(text("CREATE TABLE notes (note TEXT)"))
+        await transaction.execute(text("PRAGMA user_version = 1"))
+
+    async def read_said() -> int:
+        async with database.read() as snapshot:
+            return int(await snapshot.scalar(text("PRAGMA user_version")) or 0)
+
+    async with database.read() as snapshot:
+        await snapshot.execute(text("SELECT * FROM notes"))
+        await database.tidy()
+        assert await read_said() == 1
+    async with kept_tidy(database, every_seconds=0.05), asyncio.timeout(10):
+        while await read_said():  # noqa: ASYNC110 - a file tells nobody
+            await asyncio.sleep(0.02)
+    await database.dispose()

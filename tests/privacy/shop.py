@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -194,9 +194,14 @@ def happened(
 
 
 async def planted_in(shop: Shop, *planted: str) -> list[str]:
-    """Where these texts stand: which columns of all tables of all services, by their metadata."""
+    """Where these texts stand in the shop's tables, as `planted_in_tables` looks."""
+    return await planted_in_tables(shop.databases, *planted)
+
+
+async def planted_in_tables(databases: Mapping[str, Database], *planted: str) -> list[str]:
+    """Where these texts stand: which columns of all tables of services, by their metadata."""
     found = []
-    for service, database in shop.databases.items():
+    for service, database in databases.items():
         metadata = importlib.import_module(f"services.{service}.tables").metadata
         async with database.read() as snapshot:
             for table in metadata.sorted_tables:
