@@ -129,7 +129,7 @@ bench: .venv/.dev shoptrail/.built mariadb wrk ## Measure ingestion from HTTP to
 bench-retention: .venv/.dev shoptrail/.built mariadb wrk ## Measure what retention costs those who send; takes ARGS="--events 1000000 --write"
 	$(VENV)/python -m tests.bench.retention $(ARGS)
 
-bench-erasure: .venv/.dev shoptrail/.built mariadb ## Erase people of a store with a million events; writes figures to docs/
+bench-erasure: .venv/.dev shoptrail/.built mariadb ## Erase people of a store with a million events; writes figures to RESULTS.md
 	SHOPTRAIL_DRILLS=full $(VENV)/python -m pytest --basetemp=.pytest_tmp tests/mesh/test_erasure_at_scale.py $(ARGS)
 
 bench-query: .venv/.dev shoptrail/.built ## Measure Query's projector and reports; takes ARGS="--events 1000000"

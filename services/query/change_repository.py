@@ -291,10 +291,27 @@ async def _has_hits_of_others(
     anonymous_ids: Collection[str],
 ) -> bool:
     """Whether these sessions have an event that somebody else did while known by name."""
-    rows = await transaction.execute(select(sessions.c.session).where(of_browsers))
-    made_of = (msgspec.msgpack.decode(row[0], type=Session) for row in rows)
-    times = sorted({hit.time for session in made_of for hit in hits_of(session)})
     column = recorded_events.c
+    rows = (
+        await transaction.execute(
+            select(sessions.c.generation, sessions.c.session).where(of_browsers)
+        )
+    ).all()
+    made_of = [msgspec.msgpack.decode(session, type=Session) for _, session in rows]
+    if {generation for generation, _ in rows} <= {
+        await repository.find_live_generation(transaction)
+    }:
+        # It has a hit for each listed event, so mostly there is no need to look for each of them.
+        own_count = await _count(
+            transaction,
+            recorded_events,
+            (column.store_uid == store_uid)
+            & column.user_id.in_(["", *sorted(user_ids)])
+            & column.anonymous_id.in_(sorted(anonymous_ids)),
+        )
+        if own_count == sum(session.hit_count for session in made_of):
+            return False
+    times = sorted({hit.time for session in made_of for hit in hits_of(session)})
     for some in _in_batches(times):
         found = await transaction.scalar(
             select(column.id)

@@ -53,7 +53,8 @@ def replace_block(document: Path, name: str, text: str) -> None:
 
 def _commit() -> str:
     """The commit, and whether what was measured differs from it; documents are written to."""
-    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ":!docs")
+    documents = (":!docs", ":!*.md")
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", *documents)
     described = _git("describe", "--always") or "unknown"
     return f"{described}, with changes" if changes else described
 

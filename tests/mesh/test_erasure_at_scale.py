@@ -36,7 +36,7 @@ BATCH = 500
 DAYS = 30.0
 GOAL_SECONDS = 5.0
 LOOK_SECONDS = 0.05
-_DOCUMENT = Path(__file__).parents[2] / "docs" / "privacy.md"
+_DOCUMENT = Path(__file__).parents[1] / "bench" / "RESULTS.md"
 
 
 @pytest.fixture(params=DATABASES)
